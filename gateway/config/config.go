@@ -1,0 +1,345 @@
+// Package config is the language of config.hcl and policies/*.hcl: Load turns files into a Config, or into diagnostics
+// that say where and what to write instead. Its main type is Config, pure data: loading opens no socket, no store and
+// runs no plugin.
+package config
+
+import (
+	"net/netip"
+	"net/url"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/expr"
+	"github.com/postern-gateway/postern/gateway/manifest"
+	"github.com/postern-gateway/postern/gateway/route"
+)
+
+// Config is one checked configuration. Every reference in it resolves; every expression compiled; it does not change.
+type Config struct {
+	Dir       string // the folder it was loaded from, absolute
+	Digest    string // SHA-256 over the files' names and contents, hexadecimal
+	Gateway   Gateway
+	State     State
+	Ledger    Ledger
+	Admin     *Admin // nil: no admin listener
+	Telemetry Telemetry
+	Listeners []*Listener // in file order, like everything below
+	Plugins   []*Plugin
+	Upstreams []*Upstream
+	Models    []*Model
+	Policies  []*Policy
+	Routes    []*Route
+	Tests     []*Test // from policies/*_test.hcl
+}
+
+// Gateway names the node.
+type Gateway struct {
+	Name     string // default "postern"
+	Requires string // version constraint the binary satisfied; may be empty
+	Range    hcl.Range
+}
+
+// State says where durable state lives.
+type State struct {
+	Backend   string    // a name from builtin.go
+	Arguments cty.Value // the backend's own, decoded by its Spec
+	Dir       string    // absolute data directory, from the backend's argument "dir"; empty when it has none
+	Range     hcl.Range
+}
+
+// Ledger configures money.
+type Ledger struct {
+	Currency string        // ISO 4217, default "USD"
+	HoldTTL  time.Duration // how long a hold may stay open, default 10m, 10s to 24h
+	Retain   time.Duration // how long entries are kept, default 400d; 0 keeps all
+	Range    hcl.Range
+}
+
+// Admin configures the operators' listener.
+type Admin struct {
+	Address  string // host:port; loopback unless ClientCA is set
+	Token    string // bearer token, at least 16 characters; empty only during validate
+	ClientCA string // path of a PEM file, absolute; then TLS with client certificates is required
+	Range    hcl.Range
+}
+
+// Telemetry configures logs, metrics and traces.
+type Telemetry struct {
+	LogLevel      string  // debug, info (default), warn, error
+	LogFormat     string  // json (default), text
+	AccessLog     bool    // default true
+	Metrics       bool    // default true: /metrics on the admin listener
+	TraceEndpoint string  // OTLP/HTTP URL; empty: no traces
+	TraceRatio    float64 // share of requests traced when the client asks for nothing, default 0.01
+	Range         hcl.Range
+}
+
+// Listener is an address and what is spoken there.
+type Listener struct {
+	Name      string
+	Address   string // host:port
+	Protocols []exchange.Protocol
+	Drain     time.Duration // how long open exchanges may go on after a stop or change, default 30s
+	TLS       *TLS          // nil: cleartext, http1 and http2 with prior knowledge only
+	Limits    Limits
+	Timeouts  ListenerTimeouts
+	Range     hcl.Range
+}
+
+// Speaks reports whether the listener offers p.
+func (l *Listener) Speaks(p exchange.Protocol) bool {
+	for _, q := range l.Protocols {
+		if q == p {
+			return true
+		}
+	}
+	return false
+}
+
+// TLS protects a listener: from files, or self-signed for development.
+type TLS struct {
+	Cert       string   // PEM file, absolute; read again when it changes
+	Key        string   // PEM file, absolute
+	SelfSigned []string // names and addresses; a development CA is made below State.Dir/tls
+	ClientCA   string   // PEM file, absolute; a client certificate it signed is then required
+	MinVersion uint16   // tls.VersionTLS12 (default) or tls.VersionTLS13
+	Range      hcl.Range
+}
+
+// Limits bound what one client can make a listener hold.
+type Limits struct {
+	Header      int64 // octets of a request's head, default 32KiB, 1KiB to 1MiB
+	Headers     int   // fields in a head, default 100, 1 to 1000
+	Body        int64 // octets of a body, default 10MiB; 0 allows none
+	Requests    int   // requests on one HTTP/1.1 or 2 connection, default 10000; then it is closed kindly
+	Connections int   // open connections of the listener, default 10000
+	Streams     int   // concurrent streams of an HTTP/2 or 3 connection, default 100
+}
+
+// ListenerTimeouts bound how long one client can make a listener wait.
+type ListenerTimeouts struct {
+	Header time.Duration // from the first octet of a request to the end of its head, default 10s; also the TLS handshake
+	Body   time.Duration // between two reads of a body, default 30s
+	Idle   time.Duration // between requests of a connection, default 75s
+	Write  time.Duration // for one write to make progress, default 30s
+}
+
+// Plugin is a WebAssembly module by name, with what the operator grants it.
+type Plugin struct {
+	Name     string
+	Source   string             // as written
+	Path     string             // the .wasm file to load, absolute
+	SHA256   string             // lower-case hexadecimal the file must have; empty: any
+	Manifest *manifest.Manifest // read from the module or the plugin.hcl beside it; never nil
+	Grants   []string           // capabilities the operator consents to; every one is asked for by the manifest
+	Limits   PluginLimits
+	Range    hcl.Range
+}
+
+// PluginLimits bound one plugin.
+type PluginLimits struct {
+	Memory    int64         // octets of linear memory of one instance, default 64MiB
+	CPU       time.Duration // CPU time of one event, default 10ms
+	Instances int           // at most that many at once; default 0: two for each CPU
+	Queue     time.Duration // how long an event waits for an instance, default 100ms
+}
+
+// Upstream is where requests are forwarded.
+type Upstream struct {
+	Name      string
+	Format    string // provider format, from builtin.go; empty: no model API
+	Endpoints []Endpoint
+	Protocol  string        // "http1" (default), "http2", "http3" or "auto" (ALPN; http1 in cleartext)
+	Balance   string        // round_robin (default), least_request, weighted, consistent_hash
+	HashOn    *expr.Program // string; what consistent_hash hashes; nil otherwise
+	Headers   []UpstreamHeader
+	TLS       UpstreamTLS
+	Timeouts  UpstreamTimeouts
+	Retry     Retry
+	Health    Health
+	Pool      UpstreamPool
+	Shares    []string // data classes it may receive
+	Range     hcl.Range
+}
+
+// Endpoint is one address of an upstream.
+type Endpoint struct {
+	URL    *url.URL // scheme http or https, host, optional base path; no query, no user
+	Weight int      // default 1, 0 to 1000; used by weighted
+}
+
+// UpstreamHeader is a header set on every request to an upstream, over whatever the client sent. Value may be secret
+// and is never printed.
+type UpstreamHeader struct {
+	Name   string
+	Value  string
+	Secret bool
+}
+
+// UpstreamTLS protects connections to https endpoints. Certificates are always verified.
+type UpstreamTLS struct {
+	CA         string // PEM file with the only roots trusted, absolute; empty: the system's
+	Cert, Key  string // client certificate, PEM files, absolute
+	ServerName string // name to verify instead of the endpoint's host
+	MinVersion uint16 // tls.VersionTLS12 (default) or tls.VersionTLS13
+}
+
+// UpstreamTimeouts bound waiting for an upstream.
+type UpstreamTimeouts struct {
+	Connect   time.Duration // dial and TLS handshake, default 5s
+	FirstByte time.Duration // from the request sent to the response's head, default 30s
+	Idle      time.Duration // between two reads or writes of a body, default 60s
+	Total     time.Duration // the whole attempt, default 0: the route's timeout alone
+}
+
+// Retry says when a failed attempt is made again.
+type Retry struct {
+	Attempts int           // attempts in all, default 2, 1 to 10; 1 is no retry
+	On       []string      // of connect (default), reset, timeout, 429, 502, 503, 504, 5xx
+	Budget   float64       // retries for each request over ten seconds, default 0.2, 0 to 1
+	Backoff  time.Duration // before the second attempt, doubled each time with jitter, default 25ms
+}
+
+// Health says which endpoints may be used.
+type Health struct {
+	Path      string        // active check: GET this path; empty: no active check
+	Interval  time.Duration // between checks, default 10s
+	Timeout   time.Duration // of one check, default 2s
+	Healthy   int           // successes in a row to come back, default 2
+	Unhealthy int           // failures in a row to go, default 3
+	Failures  int           // passive check: failed exchanges in a row that eject an endpoint, default 5; 0: never
+	Eject     time.Duration // how long, doubled each time to ten times that, default 10s
+}
+
+// UpstreamPool bounds connections to one endpoint.
+type UpstreamPool struct {
+	Connections int           // open at once, default 1024
+	Idle        int           // kept idle, default 128
+	IdleTimeout time.Duration // default 90s
+}
+
+// Model is a public name customers use.
+type Model struct {
+	Name      string
+	Summary   string
+	MaxOutput int64             // most output tokens a call may ask for, default 16384; told to the upstream when the client names none
+	Prices    []*exchange.Price // ascending by Effective; empty: free
+	Targets   []*Target         // at least one
+	Range     hcl.Range
+}
+
+// Target is one upstream model that serves a public model.
+type Target struct {
+	Upstream *Upstream
+	Model    string
+	Weight   int           // default 1, 0 to 1000
+	When     *expr.Program // bool; nil: always
+	Range    hcl.Range
+}
+
+// Route picks policies and an upstream for a request. Exactly one of Upstream, Models and Respond is set.
+type Route struct {
+	Name      string
+	Listeners []*Listener
+	Pattern   *route.Pattern
+	Policies  []*Policy
+	When      *expr.Program // bool; nil: always. Requests it refuses fall to the next less specific route
+	Upstream  *Upstream
+	Models    []*Model
+	Format    string // with Models: the format the client speaks, known by the pattern's path
+	Operation string // with Models: the format's operation, known by the pattern's path
+	Respond   *Respond
+	Timeout   time.Duration // the whole exchange, default 5m; 0 only for routes that upgrade
+	// Durability of the intent behind a billed call: "sync" (default: on disk before the upstream is called) or "batch"
+	// (within 50 ms; a power cut can lose that much).
+	Durability string
+	// OnDisconnect says what a client that leaves a stream pays: "bill_delivered" (default), "drain" (the upstream is
+	// read to its end for exact usage) or "void".
+	OnDisconnect string
+	Range        hcl.Range
+}
+
+// Respond is a fixed answer.
+type Respond struct {
+	Status  int
+	Headers exchange.Header
+	Body    string
+}
+
+// Policy is a named, ordered list of stages.
+type Policy struct {
+	Name    string
+	Summary string
+	Stages  []*Stage
+	Range   hcl.Range
+}
+
+// Stage is one use of a plugin, or a require, at one phase.
+type Stage struct {
+	Phase   exchange.Phase
+	Policy  string   // the policy's name
+	Plugin  *Plugin  // nil: a require
+	Require *Require // nil: a plugin stage
+	Hook    *manifest.Hook
+	When    *expr.Program // bool; nil: always
+	Timeout time.Duration // wall time of the stage, default 1s; 0 with a require
+	Allow   bool          // on_error = allow: a fault of the plugin lets the request pass. Otherwise it is denied
+	// Config is what postern_configure receives: the config block's load-time arguments and defaults, an object.
+	Config cty.Value
+	// Arguments are the hook's per-request arguments in the manifest's order; a constant one is compiled too.
+	Arguments []*expr.Program
+	Range     hcl.Range
+}
+
+// Require denies a request whose condition does not hold. It runs at the earliest phase at which every name its
+// condition uses is known, and never before authorize.
+type Require struct {
+	Name      string
+	Condition *expr.Program // bool
+	Status    int           // default 403, 400 to 599
+	Message   string        // shown to the caller
+}
+
+// Test is one case of `postern test`: a request, and what must come of it.
+type Test struct {
+	Name    string
+	Route   *Route
+	Request TestRequest
+	Expect  TestExpect
+	Range   hcl.Range
+}
+
+// TestRequest is the request a test sends, and the world it meets.
+type TestRequest struct {
+	Method  string // default: the method of the route's pattern, else GET
+	Path    string // with query; default: the route's pattern, which must then have no wildcard
+	Headers exchange.Header
+	Body    string
+	Remote  netip.Addr // default 127.0.0.1
+	Account string     // authenticates as this account (authenticate stages are skipped); empty: they run
+	Scopes  []string
+	Balance exchange.Amount // what the account has, default 1000
+	Reply   *Respond        // what the upstream answers, default 200 with an empty JSON object
+}
+
+// TestExpect is what must come of a test's request. Zero values are not checked.
+type TestExpect struct {
+	Status   int
+	Stage    string          // "policy.name phase plugin" or "policy.name require name" that answered
+	Headers  exchange.Header // fields of the reply
+	Body     string          // text the reply's body holds
+	Upstream *TestUpstream
+}
+
+// TestUpstream is what must have reached the upstream.
+type TestUpstream struct {
+	Called  bool // default true
+	Name    string
+	Headers exchange.Header
+	Without []string // header names that must not have reached it
+	Body    string   // text its request body holds
+	Lacks   string   // text its request body must not hold
+}

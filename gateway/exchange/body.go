@@ -1,0 +1,68 @@
+package exchange
+
+import (
+	"bytes"
+	"io"
+)
+
+// Body is a message body, read once and in order. Read follows io.Reader and may block. Close may be called at any
+// time and from another goroutine; it makes a blocked Read return. Trailer is the trailer section (RFC 9110 section
+// 6.5), complete after Read returned io.EOF and nil before.
+type Body interface {
+	io.ReadCloser
+	Trailer() Header
+}
+
+// NoBody is a body of no octets.
+var NoBody Body = empty{} //nolint:gochecknoglobals // a constant in all but syntax: it has no state
+
+type empty struct{}
+
+func (empty) Read([]byte) (int, error) { return 0, io.EOF }
+func (empty) Close() error             { return nil }
+func (empty) Trailer() Header          { return nil }
+
+// Bytes is a body whose octets are all there.
+type Bytes struct{ bytes.Reader }
+
+// NewBytes returns a body that reads b, which must not change while it is read.
+func NewBytes(b []byte) *Bytes {
+	body := new(Bytes)
+	body.Reset(b)
+	return body
+}
+
+// Close does nothing.
+func (*Bytes) Close() error { return nil }
+
+// Trailer is nil.
+func (*Bytes) Trailer() Header { return nil }
+
+// ReadBody reads body to its end. It returns ErrBodyTooLarge when there are more than limit octets. length is the
+// announced length, or -1; it only sizes the buffer.
+func ReadBody(body Body, length, limit int64) ([]byte, error) {
+	if length > limit {
+		return nil, ErrBodyTooLarge
+	}
+	size := length + 1 // one more, so that the read that meets the end needs no growth
+	if length < 0 {
+		size = min(4096, limit+1)
+	}
+	b := make([]byte, 0, size)
+	for {
+		if len(b) == cap(b) {
+			b = append(b, 0)[:len(b)]
+		}
+		n, err := body.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		if int64(len(b)) > limit {
+			return nil, ErrBodyTooLarge
+		}
+		if err == io.EOF {
+			return b, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}

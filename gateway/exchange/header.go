@@ -1,0 +1,102 @@
+package exchange
+
+import (
+	"iter"
+	"strings"
+)
+
+// Field is one header field. Name is lower case; Value has no leading or trailing white space.
+type Field struct {
+	Name  string
+	Value string
+}
+
+// Header is an ordered list of fields. Names are lower case throughout the gateway, so comparing them is comparing
+// bytes; a repeated field keeps its place and order (RFC 9110 section 5.3).
+type Header []Field
+
+// Get returns the first value of name, or "".
+func (h Header) Get(name string) string {
+	v, _ := h.Lookup(name)
+	return v
+}
+
+// Lookup returns the first value of name; ok tells absent from empty.
+func (h Header) Lookup(name string) (value string, ok bool) {
+	for i := range h {
+		if h[i].Name == name {
+			return h[i].Value, true
+		}
+	}
+	return "", false
+}
+
+// Values yields every value of name in order.
+func (h Header) Values(name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i := range h {
+			if h[i].Name == name && !yield(h[i].Value) {
+				return
+			}
+		}
+	}
+}
+
+// Count returns how many fields are called name.
+func (h Header) Count(name string) int {
+	n := 0
+	for i := range h {
+		if h[i].Name == name {
+			n++
+		}
+	}
+	return n
+}
+
+// Has reports whether a comma-separated list field holds token, compared without case (RFC 9110 section 5.6.1).
+func (h Header) Has(name, token string) bool {
+	for v := range h.Values(name) {
+		for part := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(part), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Add appends a field.
+func (h *Header) Add(name, value string) { *h = append(*h, Field{Name: name, Value: value}) }
+
+// Set replaces the first field called name in its place and removes the others, or appends one.
+func (h *Header) Set(name, value string) {
+	for i := range *h {
+		if (*h)[i].Name == name {
+			(*h)[i].Value = value
+			rest := (*h)[i+1:]
+			kept := rest[:0]
+			for _, f := range rest {
+				if f.Name != name {
+					kept = append(kept, f)
+				}
+			}
+			*h = (*h)[:i+1+len(kept)]
+			return
+		}
+	}
+	h.Add(name, value)
+}
+
+// Del removes every field called name.
+func (h *Header) Del(name string) {
+	kept := (*h)[:0]
+	for _, f := range *h {
+		if f.Name != name {
+			kept = append(kept, f)
+		}
+	}
+	*h = kept
+}
+
+// Clone returns a copy that shares nothing that can change.
+func (h Header) Clone() Header { return append(Header(nil), h...) }
