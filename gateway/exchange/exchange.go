@@ -30,6 +30,7 @@ type Exchange struct {
 	Upstream string   // the upstream the last attempt went to
 	Attempts int      // how many times an upstream was called
 	Problem  *Problem // why the gateway answered instead of an upstream
+	Answered string   // the stage that answered ("policy.tenant require chat_scope"); empty if none did
 
 	// Set by stages with the attribute operation under their own name ("<plugin>.<name>"), readable by later stages.
 	Attributes []Field

@@ -12,6 +12,10 @@ type Problem struct {
 	Param  string        // the request field at fault, if it is one; may be empty
 	Retry  time.Duration // Retry-After; 0 for none
 	Header Header        // further fields for the response, such as www-authenticate
+
+	// A stage may answer with a body of its own instead of problem details; then Status may be any final status.
+	ContentType string
+	Body        []byte
 }
 
 // Error makes a Problem usable as an error.

@@ -1,0 +1,182 @@
+package telemetry
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Metrics is every metric the gateway has. Labels come from the configuration (names of routes, upstreams, plugins,
+// models) or from closed lists, never from requests, so that their number is bounded.
+type Metrics struct {
+	registry *prometheus.Registry
+
+	requests      *prometheus.CounterVec
+	duration      *prometheus.HistogramVec
+	inFlight      prometheus.Gauge
+	sent          *prometheus.CounterVec
+	problems      *prometheus.CounterVec
+	attempts      *prometheus.CounterVec
+	pluginCalls   *prometheus.CounterVec
+	pluginSeconds *prometheus.CounterVec
+	pluginFaults  *prometheus.CounterVec
+	pluginMeters  *prometheus.CounterVec
+	units         *prometheus.CounterVec
+	unsettled     prometheus.Counter
+	reloads       *prometheus.CounterVec
+	loaded        prometheus.Gauge
+}
+
+func newMetrics(version string) *Metrics {
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_requests_total",
+			Help: "Exchanges completed."}, []string{"listener", "route", "protocol", "status"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "postern_request_duration_seconds",
+			Help:    "From the head of a request to the end of its reply.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300}}, []string{"route"}),
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "postern_requests_in_flight",
+			Help: "Exchanges under way."}),
+		sent: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_response_body_bytes_total",
+			Help: "Octets of reply bodies handed to clients."}, []string{"route"}),
+		problems: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_problems_total",
+			Help: "Exchanges the gateway answered itself, by the problem's code."}, []string{"route", "code"}),
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_upstream_attempts_total",
+			Help: "Calls made to an upstream; more than its requests where some were made again."}, []string{"upstream"}),
+		pluginCalls: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_plugin_calls_total",
+			Help: "Events handed to a plugin."}, []string{"plugin", "phase"}),
+		pluginSeconds: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_plugin_seconds_total",
+			Help: "Time plugins took for their events, waiting for an instance included."}, []string{"plugin", "phase"}),
+		pluginFaults: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_plugin_faults_total",
+			Help: "Events a plugin failed at, by kind."}, []string{"plugin", "phase", "kind"}),
+		pluginMeters: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_plugin_meter_total",
+			Help: "What plugins counted with the meter operation."}, []string{"plugin", "meter"}),
+		units: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_model_units_total",
+			Help: "What model calls consumed, by unit; estimated tells counts made by the gateway from the provider's."}, []string{"model", "unit", "estimated"}),
+		unsettled: prometheus.NewCounter(prometheus.CounterOpts{Name: "postern_holds_settled_by_host_total",
+			Help: "Holds that a plugin left open at the end of an exchange and the gateway settled itself."}),
+		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_reloads_total",
+			Help: "Configurations applied or refused."}, []string{"result"}),
+		loaded: prometheus.NewGauge(prometheus.GaugeOpts{Name: "postern_config_loaded_timestamp_seconds",
+			Help: "When the configuration in force was applied."}),
+	}
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "postern_build_info", Help: "Always 1."}, []string{"version"})
+	build.WithLabelValues(version).Set(1)
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build,
+		m.requests, m.duration, m.inFlight, m.sent, m.problems, m.attempts, m.pluginCalls, m.pluginSeconds, m.pluginFaults,
+		m.pluginMeters, m.units, m.unsettled, m.reloads, m.loaded)
+	return m
+}
+
+// Handler serves the metrics in the Prometheus text format.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second})
+}
+
+// Gauge adds a gauge that is read when metrics are scraped. labels are names and values in turn. It is for start-up;
+// the same name and labels twice is a programming error and panics.
+func (m *Metrics) Gauge(name, help string, value func() float64, labels ...string) {
+	fixed := prometheus.Labels{}
+	for i := 0; i+1 < len(labels); i += 2 {
+		fixed[labels[i]] = labels[i+1]
+	}
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: fixed}, value))
+}
+
+// Route holds one route's metrics, looked up once when a configuration is built.
+type Route struct {
+	requests *prometheus.CounterVec
+	duration prometheus.Observer
+	sent     prometheus.Counter
+	problems *prometheus.CounterVec
+}
+
+// Route returns the metrics of a route; name is empty for requests that no route matched.
+func (m *Metrics) Route(name string) *Route {
+	return &Route{
+		requests: m.requests.MustCurryWith(prometheus.Labels{"route": name}),
+		duration: m.duration.WithLabelValues(name),
+		sent:     m.sent.WithLabelValues(name),
+		problems: m.problems.MustCurryWith(prometheus.Labels{"route": name}),
+	}
+}
+
+var statusClasses = [...]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"}
+
+// Start counts an exchange as under way.
+func (m *Metrics) Start() { m.inFlight.Inc() }
+
+// End counts an exchange as over. code is the problem's, or empty.
+func (m *Metrics) End(r *Route, listener, protocol string, status int, code string, sent int64, took time.Duration) {
+	m.inFlight.Dec()
+	class := statusClasses[0]
+	if i := status / 100; i >= 1 && i < len(statusClasses) {
+		class = statusClasses[i]
+	}
+	r.requests.WithLabelValues(listener, protocol, class).Inc()
+	r.duration.Observe(took.Seconds())
+	r.sent.Add(float64(sent))
+	if code != "" {
+		r.problems.WithLabelValues(code).Inc()
+	}
+}
+
+// Attempts counts calls made to an upstream.
+func (m *Metrics) Attempts(upstream string, n int) {
+	m.attempts.WithLabelValues(upstream).Add(float64(n))
+}
+
+// Units counts what a model call consumed.
+func (m *Metrics) Units(model, unit string, n int64, estimated bool) {
+	word := "false"
+	if estimated {
+		word = "true"
+	}
+	m.units.WithLabelValues(model, unit, word).Add(float64(n))
+}
+
+// Unsettled counts a hold the gateway had to settle itself.
+func (m *Metrics) Unsettled() { m.unsettled.Inc() }
+
+// Reload counts a configuration that was applied or refused.
+func (m *Metrics) Reload(ok bool) {
+	if !ok {
+		m.reloads.WithLabelValues("refused").Inc()
+		return
+	}
+	m.reloads.WithLabelValues("applied").Inc()
+	m.loaded.SetToCurrentTime()
+}
+
+// Stage holds the metrics of one plugin at one phase.
+type Stage struct {
+	calls   prometheus.Counter
+	seconds prometheus.Counter
+	faults  *prometheus.CounterVec
+	meters  *prometheus.CounterVec
+}
+
+// Stage returns the metrics of a plugin at a phase.
+func (m *Metrics) Stage(plugin, phase string) *Stage {
+	return &Stage{
+		calls:   m.pluginCalls.WithLabelValues(plugin, phase),
+		seconds: m.pluginSeconds.WithLabelValues(plugin, phase),
+		faults:  m.pluginFaults.MustCurryWith(prometheus.Labels{"plugin": plugin, "phase": phase}),
+		meters:  m.pluginMeters.MustCurryWith(prometheus.Labels{"plugin": plugin}),
+	}
+}
+
+// Call counts one event and the time it took.
+func (s *Stage) Call(took time.Duration) {
+	s.calls.Inc()
+	s.seconds.Add(took.Seconds())
+}
+
+// Fault counts an event the plugin failed at.
+func (s *Stage) Fault(kind string) { s.faults.WithLabelValues(kind).Inc() }
+
+// Meter adds to what the plugin counts under name. The plugin host bounds how many names a plugin has.
+func (s *Stage) Meter(name string, n float64) { s.meters.WithLabelValues(name).Add(n) }
