@@ -25,6 +25,24 @@ const (
 	MaxFrame = 16<<20 - 1
 )
 
+// Limits the host keeps; a result beyond them is a protocol fault, a call beyond them ErrInvalid or ErrLimit.
+const (
+	MaxResultOps = 4096      // operations of one result
+	MaxHeader    = 16 << 10  // octets of one header value a plugin sets
+	MaxCarry     = 64 << 10  // octets of OpCarry
+	MaxDetail    = 1 << 10   // octets of OpRespond's text
+	MaxName      = 128       // octets of an attribute's name; 64 of a code or a meter's name
+	MaxAttribute = 16 << 10  // octets of one encoded attribute a plugin sets
+	MaxOps       = 1024      // calls of op in one event
+	MaxRandom    = 4 << 10   // octets of CodeRandom
+	MaxKey       = 1 << 10   // octets of a state key
+	MaxValue     = 64 << 10  // octets of a state value
+	MaxAnswer    = 64 << 10  // octets of any answer of op
+	MaxInput     = 192 << 10 // octets of op's input: CodeCAS with two values and a key
+	MaxLine      = 1 << 10   // octets of a log line; longer ones are cut
+	MaxLog       = 8 << 10   // octets logged in one event; the rest is dropped
+)
+
 // Event is what happened.
 type Event uint32
 

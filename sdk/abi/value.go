@@ -122,6 +122,9 @@ func size(b []byte, depth int) (n int, ok bool) {
 	return 0, false
 }
 
+// Raw is the encoded value in place; nil for the zero Value.
+func (v Value) Raw() []byte { return v.raw }
+
 // Kind tells what the value is.
 func (v Value) Kind() Kind {
 	if len(v.raw) == 0 {

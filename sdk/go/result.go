@@ -1,0 +1,114 @@
+package postern
+
+import "github.com/postern-gateway/postern/sdk/abi"
+
+// Result is what the plugin decides. As it is given to Plugin.On it means: go on, change nothing. Operations take effect
+// together, after On returned nil; the host refuses the whole result when one of them is not allowed (sdk/ABI.md says what
+// is allowed where).
+type Result struct {
+	action abi.Action
+	ops    []byte
+}
+
+func (r *Result) reset() { r.action, r.ops = abi.ActionContinue, r.ops[:0] }
+
+func (r *Result) head(op abi.Op, key string, length int) {
+	r.ops = appendU16(append(r.ops, byte(op), 0), uint16(min(len(key), 0xffff)))
+	r.ops = append(appendU32(r.ops, uint32(length)), key[:min(len(key), 0xffff)]...)
+}
+
+func (r *Result) op(op abi.Op, key string, value string) {
+	r.head(op, key, len(value))
+	r.ops = append(r.ops, value...)
+}
+
+// SetHeader sets a header field: the request's before the response phase, then the response's, and the answer's together
+// with Respond. The name is lower case.
+func (r *Result) SetHeader(name, value string) { r.op(abi.OpHeaderSet, name, value) }
+
+// AddHeader adds a field and keeps those of the same name.
+func (r *Result) AddHeader(name, value string) { r.op(abi.OpHeaderAdd, name, value) }
+
+// RemoveHeader removes every field of that name.
+func (r *Result) RemoveHeader(name string) { r.op(abi.OpHeaderRemove, name, "") }
+
+// SetAttribute sets an attribute to a string: one of the host's where the phase allows it (identity.account, identity.key
+// and identity.name in authenticate, hold in admit), or one of the plugin's own, written "self.name", which expressions
+// read as attribute["<plugin>.name"].
+func (r *Result) SetAttribute(name, value string) {
+	r.head(abi.OpAttribute, name, 5+len(value))
+	r.ops = abi.AppendString(r.ops, value)
+}
+
+// SetAttributeValue sets an attribute to a value that was read: identity.scopes from what Host.Key gave, for example.
+func (r *Result) SetAttributeValue(name string, value Value) {
+	raw := value.Raw()
+	r.head(abi.OpAttribute, name, len(raw))
+	r.ops = append(r.ops, raw...)
+}
+
+// SetAttributeInts sets an attribute to a list of whole numbers, as targets in the route phase: the order in which the
+// targets are to be tried, as indexes.
+func (r *Result) SetAttributeInts(name string, values ...int) {
+	r.head(abi.OpAttribute, name, 5+9*len(values))
+	r.ops = abi.AppendList(r.ops, len(values))
+	for _, v := range values {
+		r.ops = abi.AppendInt(r.ops, int64(v))
+	}
+}
+
+// SetAttributeStrings sets an attribute to a list of strings, as identity.scopes in authenticate.
+func (r *Result) SetAttributeStrings(name string, values ...string) {
+	n := 5
+	for _, v := range values {
+		n += 5 + len(v)
+	}
+	r.head(abi.OpAttribute, name, n)
+	r.ops = abi.AppendList(r.ops, len(values))
+	for _, v := range values {
+		r.ops = abi.AppendString(r.ops, v)
+	}
+}
+
+// ReplaceBody puts body in the place of the octets Event.Body gave.
+func (r *Result) ReplaceBody(body []byte) { r.op(abi.OpBodyReplace, "", String(body)) }
+
+// Splice cuts octets out of what Event.Body gave and puts others there. Splices ascend and do not overlap.
+func (r *Result) Splice(offset, cut int, put []byte) {
+	r.head(abi.OpBodySplice, "", 8+len(put))
+	r.ops = append(appendU32(appendU32(r.ops, uint32(offset)), uint32(cut)), put...)
+}
+
+// DropBody drops the octets Event.Body gave.
+func (r *Result) DropBody() { r.op(abi.OpBodyDrop, "", "") }
+
+// Respond answers the client with a problem document: a status from 400 to 599, a stable code (a-z, 0-9 and _, at most 64
+// octets) and a text for the caller, which may be empty (at most 1 KiB). In authenticate it means: not this identity;
+// other authenticate stages may still accept the caller. Followed by RespondBody the status may be 200 to 599.
+func (r *Result) Respond(status int, code, detail string) {
+	r.action = abi.ActionRespond
+	r.head(abi.OpRespond, code, 2+len(detail))
+	r.ops = append(appendU16(r.ops, uint16(status)), detail...)
+}
+
+// RespondBody gives the answer of Respond a body of its own instead of a problem document.
+func (r *Result) RespondBody(contentType string, body []byte) {
+	r.op(abi.OpRespondBody, contentType, String(body))
+}
+
+// Carry keeps octets (at most 64 KiB) for the next events of the exchange at any stage of this plugin in the same policy;
+// they replace what was carried before.
+func (r *Result) Carry(b []byte) { r.op(abi.OpCarry, "", String(b)) }
+
+// Meter adds n, at least 0, to the plugin's counter of that name (a-z, 0-9 and _), which the gateway shows in its metrics.
+func (r *Result) Meter(name string, n int64) {
+	r.head(abi.OpMeter, name, 8)
+	r.ops = appendU64(r.ops, uint64(n))
+}
+
+// NeedBody asks for the event again with the body in it. It is for hooks before the response whose body mode is
+// buffer(max), where the first event came without Event.Body; the operations of this result apply.
+func (r *Result) NeedBody() { r.action = abi.ActionNeedBody }
+
+// Done asks for no more events at this stage in this exchange; the operations of this result apply.
+func (r *Result) Done() { r.action = abi.ActionDone }
