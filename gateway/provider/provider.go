@@ -18,6 +18,7 @@ type Operation struct {
 	Name    string // "chat", "embeddings", "models"
 	Billed  bool   // consumes units; the others answer from the configuration
 	Streams bool   // may answer with server-sent events
+	Model   string // the model the path names ("GET /v1/models/small"); empty where the path names none
 }
 
 // Format is the wire format of a model API: how to read what a customer asks, how to ask an upstream, and how to read
@@ -25,7 +26,8 @@ type Operation struct {
 type Format interface {
 	// Name is the word used in HCL: format = openai.
 	Name() string
-	// Operation finds what a request is by method and path; the path may have any prefix before the format's own.
+	// Operation finds what a request is by method and path; the path may have any prefix before the format's own. An
+	// empty method stands for any. It is also given route patterns, to tell what a route serves.
 	Operation(method, path string) (op Operation, ok bool)
 	// Read takes from a request body what routing and billing need: model, stream, the most it can use. maxOutput is
 	// the model's limit, for requests that name none. It is called before a model is known with maxOutput 0, and again
@@ -34,7 +36,8 @@ type Format interface {
 	// Encode makes the upstream's request from the customer's: its path below the endpoint's base, its body. The body
 	// given is not changed. What it adds (a usage request the customer did not make) Decode takes out again.
 	Encode(op Operation, call *exchange.Call, body []byte) (path string, encoded []byte, err error)
-	// Decode reads one response. public is the model name the customer used, which replaces the upstream's.
+	// Decode reads one response. call.Model, the name the customer used, replaces the upstream's; request is the body that
+	// was given to Encode, which tells what the customer asked for. It is kept until the decoder is dropped.
 	Decode(op Operation, call *exchange.Call, request []byte) Decoder
 	// Problem renders the gateway's own answer in the format's shape.
 	Problem(p *exchange.Problem) (contentType string, body []byte)
@@ -61,7 +64,9 @@ type Decoder interface {
 	// which may be nothing. last reports the format's end mark ("data: [DONE]"), which is returned like any event.
 	Event(dst, event []byte) (out []byte, last bool)
 	// Usage is what the response said so far that it used. Where nothing was said it is counted from what was
-	// delivered and flagged Estimated.
+	// delivered and flagged Estimated, at most call.Max. Counting costs some microseconds for each kilobyte that came
+	// since the last call: call it at checkpoints and at the end rather than after every event. It is zero before Whole or
+	// Event was called, and for a refusal (a status of 400 or more).
 	Usage() exchange.Usage
 	// Failed reports that the response ended with the provider's own error inside a stream.
 	Failed() bool

@@ -1,0 +1,368 @@
+package openai
+
+import (
+	"bytes"
+	"strconv"
+
+	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/provider"
+)
+
+// Decode makes the decoder of one response.
+func (f *Format) Decode(op provider.Operation, call *exchange.Call, request []byte) provider.Decoder {
+	d := &decoder{operation: op.Name, call: call, request: request, vocabularies: f.vocabularies, name: mustJSON(call.Model)}
+	if op.Name == chat && call.Stream {
+		r, problem := readRequest(op.Name, request)
+		d.hideUsage = problem == nil && !r.wantsUsage
+	}
+	return d
+}
+
+// decoder reads one response. It keeps at most pendingText octets of it, and the request.
+type decoder struct {
+	operation    string
+	call         *exchange.Call
+	request      []byte
+	vocabularies *vocabularies
+	name         []byte // the public model name as a JSON string
+	hideUsage    bool   // the customer asked for a stream without usage
+
+	began    bool // a response came that is to be paid for
+	failed   bool
+	reported bool // the upstream said what was used
+	usage    exchange.Usage
+	prompt   int64 // estimates of what was asked, once guessed
+	spoken   int64 // the same for audio
+	guessed  bool
+	written  written
+	audio    int64 // octets of audio written, base64
+
+	edits   []edit // scratch
+	payload []byte // scratch
+}
+
+// Whole replaces the model's name. A status of 400 or more is a refusal: it costs nothing and passes as it is.
+func (d *decoder) Whole(status int, body []byte) []byte {
+	if status >= 400 {
+		return body
+	}
+	d.began = true
+	m, ok := d.scan(body)
+	if !ok {
+		// Whatever this is, the customer gets it and the upstream made it.
+		d.written.beyond += int64(len(body))
+		return body
+	}
+	d.failed = d.failed || m.failed
+	if len(d.edits) == 0 {
+		return body
+	}
+	return splice(make([]byte, 0, len(body)+len(d.name)), body, d.edits)
+}
+
+// Event replaces the model's name and, for a customer who did not ask for usage, takes out what only asking for it put
+// in: the chunk with usage and no choices, and the member usage of the others. Whatever is no JSON object passes as it is.
+func (d *decoder) Event(dst, event []byte) (out []byte, last bool) {
+	e := readEvent(event, d.payload[:0])
+	if e.lines > 1 {
+		d.payload = e.data
+	}
+	switch data := bytes.TrimSpace(e.data); {
+	case len(data) == 0:
+		return append(dst, event...), false
+	case string(data) == "[DONE]":
+		return append(dst, event...), true
+	}
+	m, ok := d.scan(e.data)
+	d.failed = d.failed || e.failed || m.failed
+	if !m.failed && !e.failed {
+		d.began = true
+	}
+	if ok && d.hideUsage && m.usage && m.noChoices {
+		return dst, false
+	}
+	if len(d.edits) == 0 {
+		return append(dst, event...), false
+	}
+	if e.lines == 1 {
+		dst = append(dst, event[:e.at.from]...)
+		dst = splice(dst, e.data, d.edits)
+		return append(dst, event[e.at.to:]...), false
+	}
+	return e.rewrite(dst, event, splice(nil, e.data, d.edits)), false
+}
+
+// Failed reports an error object in place of a chunk.
+func (d *decoder) Failed() bool { return d.failed }
+
+// Usage is what the last report said, or an estimate.
+func (d *decoder) Usage() exchange.Usage {
+	if d.reported {
+		return d.usage
+	}
+	if !d.began {
+		return exchange.Usage{}
+	}
+	target, _ := d.call.Chosen()
+	c := d.vocabularies.of(target.Model)
+	if !d.guessed {
+		d.guessed = true
+		if r, problem := readRequest(d.operation, d.request); problem == nil {
+			d.prompt, d.spoken = r.prompt(c)
+		}
+	}
+	most := &d.call.Max
+	bounded := func(n, most int64) int64 {
+		if most > 0 {
+			return min(n, most)
+		}
+		return n
+	}
+	u := exchange.Usage{Estimated: true}
+	u.Units[exchange.Input] = bounded(d.prompt, most.Prompt())
+	u.Units[exchange.AudioInput] = bounded(d.spoken, most.Units[exchange.AudioInput])
+	if d.operation == chat {
+		u.Units[exchange.Output] = bounded(d.written.count(c), most.Completion())
+		u.Units[exchange.AudioOutput] = bounded(d.audio*3/4/octetsPerSpokenToken, most.Completion()-u.Units[exchange.Output])
+	}
+	d.once(&u)
+	return u
+}
+
+// once counts what a call has only one of.
+func (d *decoder) once(u *exchange.Usage) {
+	u.Units[exchange.Requests] = 1
+	u.Units[exchange.Searches] = d.call.Max.Units[exchange.Searches]
+}
+
+// message is what one scan of a chunk or a whole reply finds.
+type message struct {
+	usage     bool // a usage object
+	noChoices bool // choices is an empty array
+	failed    bool // an error object
+}
+
+// scan reads a reply or a chunk, leaves in d.edits what is to change in it, and takes in usage and text. ok is false when
+// b is not one JSON object; then nothing is taken.
+func (d *decoder) scan(b []byte) (m message, ok bool) {
+	d.edits = d.edits[:0]
+	s := &scanner{b: b}
+	if s.peek() != '{' {
+		return message{}, false
+	}
+	s.open('{')
+	kept := s.i // end of the last member that stays
+	var usage, choices, failed span
+	removed := -1 // start of a member taken out, up to the next one
+	for first := true; s.next(first, '}'); first = false {
+		if removed >= 0 {
+			d.edits = append(d.edits, edit{span: span{removed, s.i}})
+			removed = -1
+		}
+		k := s.key()
+		if s.err != nil {
+			break
+		}
+		s.peek()
+		v := s.skip()
+		switch {
+		case means(b, k, "model") && isString(b, v):
+			if !bytes.Equal(v.of(b), d.name) {
+				d.edits = append(d.edits, edit{v, d.name})
+			}
+		case means(b, k, "usage"):
+			usage = v
+			if d.hideUsage {
+				removed = k.from
+			}
+		case means(b, k, "choices"):
+			choices = v
+		case means(b, k, "error"):
+			failed = v
+		}
+		if removed < 0 {
+			kept = s.i
+		}
+	}
+	s.end()
+	if s.err != nil {
+		d.edits = d.edits[:0]
+		return message{}, false
+	}
+	if removed >= 0 {
+		// The last member goes with the comma before it, and with others before it that went.
+		last := s.i - 1
+		for b[last] != '}' {
+			last--
+		}
+		for len(d.edits) > 0 && d.edits[len(d.edits)-1].from >= kept {
+			d.edits = d.edits[:len(d.edits)-1]
+		}
+		d.edits = append(d.edits, edit{span: span{kept, end(b, last)}})
+	}
+	if failed.found() && !null(b, failed) && !choices.found() {
+		m.failed = true
+	}
+	if usage.found() && b[usage.from] == '{' {
+		m.usage = true
+		d.report(b, usage)
+	}
+	if choices.found() && b[choices.from] == '[' {
+		inside := &scanner{b: b[:choices.to], i: choices.from}
+		inside.open('[')
+		m.noChoices = inside.peek() == ']'
+		if !d.reported {
+			inside = &scanner{b: b[:choices.to], i: choices.from}
+			d.deliver(inside)
+		}
+	}
+	return m, true
+}
+
+// end returns the end of the value before b[i], without the white space between.
+func end(b []byte, i int) int {
+	for i > 0 && bytes.IndexByte([]byte(" \t\r\n"), b[i-1]) >= 0 {
+		i--
+	}
+	return i
+}
+
+// deliver takes the text out of choices: of messages or of deltas.
+func (d *decoder) deliver(s *scanner) {
+	s.open('[')
+	for first := true; s.next(first, ']'); first = false {
+		if s.peek() != '{' {
+			s.skip()
+			continue
+		}
+		s.open('{')
+		for first := true; s.next(first, '}'); first = false {
+			k := s.key()
+			if means(s.b, k, "delta") || means(s.b, k, "message") {
+				d.text(s, false, false)
+			} else {
+				s.skip()
+			}
+		}
+	}
+}
+
+// text takes in every string of a value that the model wrote.
+func (d *decoder) text(s *scanner, wanted, audio bool) {
+	switch s.peek() {
+	case '"':
+		if v := s.skip(); v.found() {
+			switch {
+			case audio:
+				d.audio += int64(v.to - v.from - 2)
+			case wanted && v.to-v.from > 2:
+				d.written.add(v.of(s.b))
+			}
+		}
+	case '[':
+		s.open('[')
+		for first := true; s.next(first, ']'); first = false {
+			d.text(s, wanted, false)
+		}
+	case '{':
+		s.open('{')
+		for first := true; s.next(first, '}'); first = false {
+			k := s.key()
+			d.text(s, isText(s.b, k) && !means(s.b, k, "role"), means(s.b, k, "data"))
+		}
+	default:
+		s.skip()
+	}
+}
+
+// report takes in a usage object. The last one counts: some upstreams repeat it, growing, in every chunk. One that says
+// nothing was used at all is a placeholder and not believed.
+func (d *decoder) report(b []byte, v span) {
+	var prompt, completion, total, cached, audioIn, imageIn, reasoning, audioOut int64
+	s := &scanner{b: b[:v.to], i: v.from}
+	details := func(read func(k span, n int64)) {
+		if s.peek() != '{' {
+			s.skip()
+			return
+		}
+		s.open('{')
+		for first := true; s.next(first, '}'); first = false {
+			k := s.key()
+			s.peek()
+			read(k, whole(s.skip().of(b)))
+		}
+	}
+	s.open('{')
+	for first := true; s.next(first, '}'); first = false {
+		k := s.key()
+		switch {
+		case means(b, k, "prompt_tokens_details"):
+			details(func(k span, n int64) {
+				switch {
+				case means(b, k, "cached_tokens"):
+					cached = n
+				case means(b, k, "audio_tokens"):
+					audioIn = n
+				case means(b, k, "image_tokens"):
+					imageIn = n
+				}
+			})
+			continue
+		case means(b, k, "completion_tokens_details"):
+			details(func(k span, n int64) {
+				switch {
+				case means(b, k, "reasoning_tokens"):
+					reasoning = n
+				case means(b, k, "audio_tokens"):
+					audioOut = n
+				}
+			})
+			continue
+		}
+		s.peek()
+		n := whole(s.skip().of(b))
+		switch {
+		case means(b, k, "prompt_tokens"):
+			prompt = n
+		case means(b, k, "completion_tokens"):
+			completion = n
+		case means(b, k, "total_tokens"):
+			total = n
+		}
+	}
+	if prompt == 0 && completion == 0 {
+		if total == 0 {
+			return
+		}
+		prompt = total
+	}
+	d.reported = true
+	d.usage = exchange.Usage{}
+	u := &d.usage.Units
+	// The details are parts of the sums, and overlap at most by mistake: what is left of a sum is the plain kind.
+	take := func(from *int64, n int64) int64 {
+		n = min(n, *from)
+		*from -= n
+		return n
+	}
+	u[exchange.CachedInput] = take(&prompt, cached)
+	u[exchange.AudioInput] = take(&prompt, audioIn)
+	u[exchange.ImageInput] = take(&prompt, imageIn)
+	u[exchange.Input] = prompt
+	u[exchange.Reasoning] = take(&completion, reasoning)
+	u[exchange.AudioOutput] = take(&completion, audioOut)
+	u[exchange.Output] = completion
+	d.once(&d.usage)
+}
+
+// whole reads a count; what is no count is 0. Some upstreams write 12.0.
+func whole(text []byte) int64 {
+	if n, ok := integer(text); ok {
+		return n
+	}
+	f, err := strconv.ParseFloat(string(text), 64)
+	if err != nil || f < 0 || f > 1<<53 {
+		return 0
+	}
+	return int64(f)
+}
