@@ -5,6 +5,7 @@ package state
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"log/slog"
 	"time"
@@ -20,6 +21,8 @@ var (
 	ErrLocked   = errors.New("store is in use by another process")
 	ErrFull     = errors.New("no room left in the store") // the disk is at low water: nothing was written
 	ErrTooLarge = errors.New("key, value or batch too large")
+	ErrNotEmpty = errors.New("store is not empty") // what Restore says rather than mix two stores
+	ErrBackup   = errors.New("not a whole backup") // cut short, altered, or another file altogether
 )
 
 // Limits every backend keeps.
@@ -27,6 +30,8 @@ const (
 	MaxKey   = 1 << 10 // octets
 	MaxValue = 1 << 20 // octets
 	MaxBatch = 10_000  // operations of one Commit
+
+	MaxBatchSize = 2 << 20 // octets of the keys and values of one Commit
 )
 
 // Store is ordered, durable and safe for concurrent use. Keys are compared as octets.
@@ -40,7 +45,8 @@ type Store interface {
 	// Commit applies the batch whole or not at all. When it returns nil and the backend is durable, the batch
 	// survives a power cut. The batch may be used again.
 	Commit(ctx context.Context, batch *Batch) error
-	// Backup writes everything to w in the backend's own format; Restore (on an empty store) reads it.
+	// Backup writes one moment of the store to w in the form of WriteBackup, which every backend reads. Restore reads
+	// it into an empty store (else ErrNotEmpty); when it fails (ErrBackup), the store is empty again.
 	Backup(ctx context.Context, w Writer) error
 	Restore(ctx context.Context, r Reader) error
 	// Close waits for what is under way. Later calls give ErrClosed.
@@ -58,6 +64,44 @@ type Entry struct {
 	Key     []byte
 	Value   []byte
 	Expires time.Time // zero: never
+}
+
+// Deletes reports whether the write removes its key.
+func (w *Write) Deletes() bool { return w.Delete || w.Value == nil }
+
+// Expires returns when the write's entry ends if it is committed now: a whole second, and never sooner than its TTL.
+// It is the zero time for an entry that stays.
+func (w *Write) Expires(now time.Time) time.Time {
+	if w.TTL <= 0 {
+		return time.Time{}
+	}
+	end := now.Add(w.TTL)
+	if whole := end.Truncate(time.Second); !whole.Equal(end) {
+		return whole.Add(time.Second)
+	}
+	return end.Truncate(time.Second)
+}
+
+// Check returns ErrTooLarge, saying what is, when the batch goes beyond a limit.
+func (b *Batch) Check() error {
+	if len(b.Writes) > MaxBatch {
+		return fmt.Errorf("%w: %d operations, the most is %d", ErrTooLarge, len(b.Writes), MaxBatch)
+	}
+	size := 0
+	for i := range b.Writes {
+		w := &b.Writes[i]
+		if len(w.Key) > MaxKey {
+			return fmt.Errorf("%w: a key of %d octets, the most is %d", ErrTooLarge, len(w.Key), MaxKey)
+		}
+		if len(w.Value) > MaxValue {
+			return fmt.Errorf("%w: a value of %d octets, the most is %d", ErrTooLarge, len(w.Value), MaxValue)
+		}
+		size += len(w.Key) + len(w.Value)
+	}
+	if size > MaxBatchSize {
+		return fmt.Errorf("%w: a batch of %d octets, the most is %d", ErrTooLarge, size, MaxBatchSize)
+	}
+	return nil
 }
 
 // Batch collects writes. The zero value is empty and ready. It keeps the slices it is given until Reset.
@@ -85,7 +129,10 @@ func (b *Batch) PutTTL(key, value []byte, ttl time.Duration) {
 func (b *Batch) Delete(key []byte) { b.Writes = append(b.Writes, Write{Key: key, Delete: true}) }
 
 // Reset empties the batch and keeps its memory.
-func (b *Batch) Reset() { b.Writes = b.Writes[:0] }
+func (b *Batch) Reset() {
+	clear(b.Writes) // lets go of the slices
+	b.Writes = b.Writes[:0]
+}
 
 // Backend is a kind of store. gateway/builtin.go lists those compiled in.
 type Backend struct {
