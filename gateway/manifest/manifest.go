@@ -34,9 +34,10 @@ type Hook struct {
 
 // Sees is what the hook gets to see; nothing else reaches the plugin.
 type Sees struct {
-	Headers    []string // lower case; "*" for all
-	Attributes []string // names of the attribute catalogue (expr.Attributes)
-	Body       Body
+	Headers         []string    // lower case; "*" alone for all
+	Attributes      []string    // names of the attribute catalogue (expr.Attributes); whoever knows it checks them
+	AttributeRanges []hcl.Range // where each of Attributes stands
+	Body            Body
 }
 
 // BodyMode says how a hook gets the body of its phase's message.
@@ -64,8 +65,8 @@ type Argument struct {
 	Default    cty.Value // cty.NilVal: none
 	Sensitive  bool      // never printed
 	PerRequest bool      // an expression evaluated for each request; in the order of declaration a slot of the frame
-	Pattern    string    // RE2 a string must match as a whole; empty: any
-	OneOf      []string
+	Pattern    string    // RE2 that a string, or each of a list of them, must match as a whole; empty: any
+	OneOf      []string  // what a string, or each of a list of them, may be; empty: anything
 	Summary    string
 	Range      hcl.Range
 }
@@ -91,8 +92,10 @@ type Grant struct {
 
 // Type is an argument's type: a cty type and, for the types HCL has no word for, how its text is read.
 type Type struct {
-	Name string   // string number bool list(string) duration bytes money url cidr regex ...
-	Cty  cty.Type // what a decoded value has: duration and bytes are numbers (ns, octets), money a decimal string
+	Name   string           // string number bool list(string) duration bytes money url cidr regex ...
+	Cty    cty.Type         // what a decoded value has: duration and bytes are numbers (ns, octets), money a decimal string
+	Elem   *Type            // of list and map
+	Fields map[string]*Type // of object
 }
 
 // Hook returns the hook of phase, or nil.

@@ -1,0 +1,99 @@
+package manifest
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// section is the name of the custom section of a WebAssembly module that holds plugin.hcl.
+const section = "postern.manifest"
+
+// ErrModule is wrapped by the errors of Pack and Section about what is no WebAssembly module.
+var ErrModule = errors.New("not a WebAssembly module")
+
+// Section returns the manifest that a module carries in its custom section, a part of wasm; ok is false when it carries none.
+// Only the headers of the sections are read. A module with two manifests is refused: which one counts would depend on
+// who reads it.
+func Section(wasm []byte) (manifest []byte, ok bool, err error) {
+	err = eachSection(wasm, func(_, _ int, name string, payload []byte) error {
+		switch {
+		case name != section:
+			return nil
+		case ok:
+			return fmt.Errorf("module has more than one section %s", section)
+		case len(payload) > MaxSize:
+			return fmt.Errorf("section %s has more than %d octets", section, MaxSize)
+		}
+		manifest, ok = payload, true
+		return nil
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	return manifest, ok, nil
+}
+
+// Pack returns a copy of the module with manifest in its custom section, instead of any that is there.
+func Pack(wasm, manifest []byte) ([]byte, error) {
+	if len(manifest) > MaxSize {
+		return nil, fmt.Errorf("manifest has %d octets, more than %d", len(manifest), MaxSize)
+	}
+	out := make([]byte, 0, len(wasm)+len(manifest)+len(section)+16)
+	kept := 0
+	err := eachSection(wasm, func(start, end int, name string, _ []byte) error {
+		if name == section {
+			out = append(out, wasm[kept:start]...)
+			kept = end
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	out = append(out, wasm[kept:]...)
+	content := binary.AppendUvarint(nil, uint64(len(section)))
+	content = append(content, section...)
+	out = append(out, 0) // id of a custom section
+	out = binary.AppendUvarint(out, uint64(len(content)+len(manifest)))
+	out = append(out, content...)
+	return append(out, manifest...), nil
+}
+
+// eachSection walks the sections of a module (WebAssembly core specification, section 5.5.2). visit gets where each
+// begins and ends, and name and payload of custom ones.
+func eachSection(wasm []byte, visit func(start, end int, name string, payload []byte) error) error {
+	if len(wasm) < 8 || string(wasm[:8]) != "\x00asm\x01\x00\x00\x00" {
+		return fmt.Errorf("%w of version 1", ErrModule)
+	}
+	for at := 8; at < len(wasm); {
+		size, n := leb32(wasm[at+1:])
+		begin := at + 1 + n
+		if n == 0 || uint64(size) > uint64(len(wasm)-begin) {
+			return fmt.Errorf("%w: section at octet %d does not fit", ErrModule, at)
+		}
+		end := begin + int(size)
+		name, payload := "", []byte(nil)
+		if wasm[at] == 0 {
+			length, n := leb32(wasm[begin:end])
+			if n == 0 || uint64(length) > uint64(end-begin-n) {
+				return fmt.Errorf("%w: name of the custom section at octet %d does not fit", ErrModule, at)
+			}
+			name, payload = string(wasm[begin+n:begin+n+int(length)]), wasm[begin+n+int(length):end]
+		}
+		if err := visit(at, end, name, payload); err != nil {
+			return err
+		}
+		at = end
+	}
+	return nil
+}
+
+// leb32 reads an unsigned LEB128 number of at most 32 bits; n is 0 when there is none.
+func leb32(b []byte) (v uint32, n int) {
+	wide, n := binary.Uvarint(b[:min(len(b), 5)])
+	if n <= 0 || wide > 1<<32-1 {
+		return 0, 0
+	}
+	return uint32(wide), n
+}
