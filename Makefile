@@ -1,0 +1,66 @@
+# Two commands matter: `make run` and `make test`. Everything they need beyond Go, git and make they install themselves.
+
+GO      ?= go
+BIN     := bin
+PLUGINS := $(notdir $(wildcard plugins/*))
+WASM    := $(foreach p,$(PLUGINS),plugins/$(p)/$(p).wasm)
+SOURCES := $(shell find gateway sdk examples -name '*.go' -not -name '*_test.go' -not -path '*/node_modules/*' 2>/dev/null) go.mod go.sum
+
+.PHONY: all run test unit lint fuzz bench soak faults plugins clean
+
+all: $(BIN)/postern $(BIN)/demo plugins
+
+# Builds gateway and plugins, starts the sandbox provider, makes a demo account with a balance and a key, and serves.
+run: all
+	@exec $(BIN)/demo -postern $(BIN)/postern
+
+$(BIN)/postern: $(SOURCES)
+	$(GO) build -o $@ ./gateway
+
+$(BIN)/demo: $(SOURCES)
+	$(GO) build -o $@ ./examples/sandbox/demo
+
+plugins: $(WASM)
+
+define plugin_rule
+plugins/$(1)/$(1).wasm: $(wildcard plugins/$(1)/*.go) $(wildcard plugins/$(1)/plugin.hcl) $(wildcard sdk/go/*.go) $(wildcard sdk/abi/*.go) go.mod
+	GOOS=wasip1 GOARCH=wasm $(GO) build -trimpath -ldflags='-s -w' -buildmode=c-shared -o $$@ ./plugins/$(1)
+endef
+$(foreach p,$(PLUGINS),$(eval $(call plugin_rule,$(p))))
+
+# Everything a change has to pass, races included. Installs what the tests need.
+test: all
+	@sh .ci/tools
+	$(BIN)/tools/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -timeout 20m ./...
+
+# The same without the race detector, for a quick look.
+unit: all
+	$(GO) test ./...
+
+lint:
+	@sh .ci/tools lint
+	$(GO) vet ./...
+	$(BIN)/tools/golangci-lint run ./...
+
+# Each fuzz target for a while: make fuzz FUZZTIME=1m
+FUZZTIME ?= 20s
+fuzz:
+	@for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
+	  done; \
+	done
+
+# Every benchmark, with allocations.
+bench: all
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+# The long forms of the reload, crash and load tests.
+soak: all
+	POSTERN_SOAK=1 $(GO) test -race -timeout 2h -run 'Reload|Hammer|Parallel' ./gateway/...
+
+faults: all
+	POSTERN_SOAK=1 $(GO) test -race -timeout 2h -run 'Kill|Crash|Fault' ./gateway/...
+
+clean:
+	rm -rf $(BIN) $(WASM)

@@ -1,0 +1,187 @@
+# The running example: `make run` starts exactly this. Every argument is explained in policies/README.md.
+
+gateway {
+  name     = "edge-1"
+  requires = ">= 0.1"
+}
+
+variable "listen" {
+  default = "127.0.0.1:8443"
+  summary = "Where customers connect, over TLS."
+}
+
+variable "admin" {
+  default = "127.0.0.1:9901"
+  summary = "Where operators connect; loopback only."
+}
+
+variable "sandbox" {
+  default = "http://127.0.0.1:9902"
+  summary = "The built-in sandbox provider. Put a real provider's address here."
+}
+
+state "badger" {
+  dir = "data"
+}
+
+ledger {
+  currency = "USD"
+  hold_ttl = "10m"
+  retain   = "400d"
+}
+
+admin {
+  address = var.admin
+}
+
+telemetry {
+  log {
+    level  = "info"
+    format = "text"
+  }
+}
+
+listener "public" {
+  address   = var.listen
+  protocols = [http1, http2, http3]
+
+  tls {
+    self_signed = ["localhost", "127.0.0.1", "::1"]
+  }
+
+  limits {
+    header = "32KiB"
+    body   = "10MiB"
+  }
+}
+
+plugin "apikey" {
+  source = "plugins/apikey"
+  grants = [accounts]
+}
+
+plugin "ratelimit" {
+  source = "plugins/ratelimit"
+  grants = [state]
+}
+
+plugin "models" {
+  source = "plugins/models"
+}
+
+plugin "meter" {
+  source = "plugins/meter"
+  grants = [ledger]
+}
+
+plugin "redact" {
+  source = "plugins/redact"
+}
+
+upstream "sandbox" {
+  format    = openai
+  endpoints = [var.sandbox]
+  balance   = least_request
+
+  timeouts {
+    connect    = "2s"
+    first_byte = "30s"
+    idle       = "60s"
+  }
+}
+
+model "small" {
+  summary    = "Fast general model."
+  max_output = 4096
+
+  target {
+    upstream = upstream.sandbox
+    model    = "sandbox-small"
+  }
+
+  price {
+    per    = 1000000
+    input  = 0.15
+    cached = 0.075
+    output = 0.60
+  }
+}
+
+model "large" {
+  summary    = "Slower, better model, with the small one to fall back on."
+  max_output = 8192
+
+  target {
+    upstream = upstream.sandbox
+    model    = "sandbox-large"
+    weight   = 9
+  }
+
+  target {
+    upstream = upstream.sandbox
+    model    = "sandbox-small"
+    weight   = 1
+  }
+
+  price {
+    per       = 1000000
+    input     = 2.50
+    cached    = 1.25
+    output    = 10
+    reasoning = 10
+  }
+}
+
+model "embedding" {
+  summary = "Text to vectors."
+
+  target {
+    upstream = upstream.sandbox
+    model    = "sandbox-embedding"
+  }
+
+  price {
+    per   = 1000000
+    input = 0.02
+  }
+}
+
+route "chat" {
+  listener = listener.public
+  match    = "POST /v1/chat/completions"
+  policies = [policy.tenant, policy.no_pii]
+  models   = [model.small, model.large]
+  timeout  = "2m"
+}
+
+route "embeddings" {
+  listener = listener.public
+  match    = "POST /v1/embeddings"
+  policies = [policy.tenant, policy.no_pii]
+  models   = [model.embedding]
+}
+
+route "models" {
+  listener = listener.public
+  match    = "GET /v1/models"
+  policies = [policy.known]
+  models   = [model.small, model.large, model.embedding]
+}
+
+route "model" {
+  listener = listener.public
+  match    = "GET /v1/models/{model}"
+  policies = [policy.known]
+  models   = [model.small, model.large, model.embedding]
+}
+
+route "hello" {
+  listener = listener.public
+  match    = "GET /{$}"
+
+  respond {
+    status  = 200
+    headers = { content-type = "text/plain; charset=utf-8" }
+    body    = "Postern is here. POST /v1/chat/completions with a key.\n"
+  }
+}
