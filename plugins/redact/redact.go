@@ -1,0 +1,277 @@
+package main
+
+import (
+	"errors"
+	"unicode/utf8"
+)
+
+// Why a text can not be redacted.
+var (
+	errInvalid = errors.New("the text is not what it says it is")
+	errTooMuch = errors.New("the text holds too much personal data")
+)
+
+// maxNest bounds JSON texts inside strings of JSON texts: tool arguments that hold a document are two.
+const maxNest = 4
+
+// Redactor replaces personal data by placeholders. It belongs to one goroutine and is used again and again: what it
+// gives out is valid until the next call.
+type Redactor struct {
+	Detector *Detector
+	Vault    *Vault
+	Found    [kindEnd]int // how many finds of each kind the last call made
+	JSONMode bool         // the last call's request asked for a reply that is a JSON text
+	edits    []edit
+	finds    []Find
+	levels   [maxNest]level
+	buffer   []byte
+}
+
+// edit puts a placeholder in the place of the octets [start, end).
+type edit struct{ start, end, value int }
+
+type level struct {
+	scanner scanner
+	context [maxDepth + 1]context // of each open container; the one for depth 0 is that of the text itself
+	decoded []byte
+}
+
+// context tells what a container is, because some strings of a request are the protocol's and not the caller's.
+type context uint8
+
+const (
+	free       context = iota // anything: every string is the caller's
+	top                       // the request itself
+	structural                // messages, their content, tool calls: role, type and ids are the protocol's
+	function                  // a function's declaration or choice: so is its name
+)
+
+// under returns the context of the container that is key's value.
+func (c context) under(key []byte) context {
+	switch c {
+	case top:
+		switch string(key) {
+		case "tools", "tool_choice", "functions", "function_call":
+			return function
+		case "messages", "input", "response_format", "text", "system":
+			return structural
+		}
+	case structural, function:
+		switch string(key) {
+		case "content", "tool_calls", "custom", "image_url", "input_audio", "file", "source", "json_schema", "format":
+			return structural
+		case "function", "function_call":
+			return function
+		}
+	}
+	return free
+}
+
+// protocols reports whether the string under key is the protocol's.
+func (c context) protocols(key []byte) bool {
+	switch c {
+	case top:
+		return string(key) == "model"
+	case function:
+		if string(key) == "name" {
+			return true
+		}
+		fallthrough
+	case structural:
+		switch string(key) {
+		case "role", "type", "id", "call_id", "tool_call_id", "tool_use_id":
+			return true
+		}
+	}
+	return false
+}
+
+// JSON finds personal data in a JSON text: in its strings, and in JSON texts inside them, but not in members' names.
+// Edits gives what to change.
+func (r *Redactor) JSON(text []byte) error {
+	r.begin()
+	if !utf8.Valid(text) {
+		return errInvalid
+	}
+	if err := r.walk(text, 0); err != nil {
+		return err
+	}
+	return r.number()
+}
+
+// Text finds personal data in plain text.
+func (r *Redactor) Text(text []byte) error {
+	r.begin()
+	if !utf8.Valid(text) {
+		return errInvalid
+	}
+	if err := r.plain(text); err != nil {
+		return err
+	}
+	return r.number()
+}
+
+func (r *Redactor) begin() {
+	r.edits, r.Found, r.JSONMode = r.edits[:0], [kindEnd]int{}, false
+}
+
+func (r *Redactor) number() error {
+	if !r.Vault.number() {
+		return errTooMuch
+	}
+	return nil
+}
+
+// plain looks through one text. The edits have offsets in it.
+func (r *Redactor) plain(text []byte) error {
+	r.Vault.avoid(text)
+	r.finds = r.Detector.Scan(r.finds[:0], text, 0)
+	for _, f := range r.finds {
+		value, ok := r.Vault.add(f.Kind, text[f.Start:f.End])
+		if !ok {
+			return errTooMuch
+		}
+		r.Found[f.Kind]++
+		r.edits = append(r.edits, edit{f.Start, f.End, value})
+	}
+	return nil
+}
+
+// walk looks through a JSON text that is nest strings deep. The edits have offsets in it.
+func (r *Redactor) walk(text []byte, nest int) error {
+	l := &r.levels[nest]
+	s := &l.scanner
+	s.reset(text)
+	l.context[0] = free
+	if nest == 0 {
+		l.context[0] = top
+	}
+	var key []byte
+	for {
+		t := s.next()
+		at := l.context[s.depth]
+		switch t.kind {
+		case tokenBad:
+			return errInvalid
+		case tokenEnd:
+			return nil
+		case tokenOpen:
+			// An array is what its name says; so are the objects in it. The text's own object is the context 0.
+			outer := l.context[s.depth-1]
+			if s.depth > 1 && key != nil {
+				outer = outer.under(key)
+			}
+			l.context[s.depth] = outer
+			key = nil
+		case tokenClose:
+			key = nil
+		case tokenKey:
+			key = text[t.start+1 : t.end-1]
+			r.Vault.avoid(key)
+		case tokenString:
+			inside := text[t.start+1 : t.end-1]
+			if at.protocols(key) && !s.inArray() {
+				r.Vault.avoid(inside)
+				if at == structural && s.depth <= 3 && string(key) == "type" && (string(inside) == "json_object" || string(inside) == "json_schema") {
+					r.JSONMode = true
+				}
+			} else if err := r.value(l, inside, t.start+1, nest); err != nil {
+				return err
+			}
+			if !s.inArray() {
+				key = nil
+			}
+		case tokenLiteral:
+			if !s.inArray() {
+				key = nil
+			}
+		}
+	}
+}
+
+// value looks through a string's inside, which begins at offset of its text.
+func (r *Redactor) value(l *level, inside []byte, offset, nest int) error {
+	if encoded(inside) {
+		return nil
+	}
+	text, escaped := unescape(l.decoded[:0], inside)
+	if escaped {
+		l.decoded = text
+	} else {
+		text = inside
+	}
+	first := len(r.edits)
+	done := false
+	if nest+1 < maxNest && looksNested(text) {
+		found := r.Found
+		switch err := r.walk(text, nest+1); err {
+		case nil:
+			done = true
+		case errInvalid: // a text that only begins like JSON
+			r.edits, r.Found = r.edits[:first], found
+		default:
+			return err
+		}
+	}
+	if !done {
+		if err := r.plain(text); err != nil {
+			return err
+		}
+	}
+	c := cursor{inside: inside}
+	for i := first; i < len(r.edits); i++ {
+		e := &r.edits[i]
+		if escaped {
+			e.start, e.end = c.offset(e.start), c.offset(e.end)
+		}
+		e.start, e.end = e.start+offset, e.end+offset
+	}
+	return nil
+}
+
+// encoded reports whether inside is binary data written as base64: a data URL, or a long run of its alphabet. What looks
+// like personal data there is chance.
+func encoded(inside []byte) bool {
+	if len(inside) < 64 {
+		return false
+	}
+	body, least := inside, 256
+	if string(inside[:5]) == "data:" {
+		at := index(inside[:min(len(inside), 160)], ";base64,")
+		if at < 0 {
+			return false
+		}
+		body, least = inside[at+len(";base64,"):], 0
+		for _, c := range inside[5:at] { // a media type and its parameters, no text
+			if c <= ' ' || c == '@' || c >= 0x7f {
+				return false
+			}
+		}
+	}
+	for i := 0; i < len(body); i++ {
+		c := body[i]
+		if !isAlnum(c) && c != '+' && c != '/' && c != '=' && c != '-' && c != '_' && (c != '\\' || i+1 == len(body) || body[i+1] != '/') {
+			return false
+		}
+	}
+	return len(body) >= least
+}
+
+// Edits calls put for every octet range of the last text and what takes its place, in order.
+func (r *Redactor) Edits(put func(start, end int, placeholder []byte)) {
+	for _, e := range r.edits {
+		r.buffer = r.Vault.appendPlaceholder(r.buffer[:0], e.value)
+		put(e.start, e.end, r.buffer)
+	}
+}
+
+// Append appends the redacted form of text, the last one looked at.
+func (r *Redactor) Append(dst, text []byte) []byte {
+	at := 0
+	for _, e := range r.edits {
+		dst = append(dst, text[at:e.start]...)
+		dst = r.Vault.appendPlaceholder(dst, e.value)
+		at = e.end
+	}
+	return append(dst, text[at:]...)
+}
