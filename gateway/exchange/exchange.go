@@ -145,6 +145,7 @@ type Call struct {
 	Model     string // the public model name the client sent
 	Stream    bool   // the client asked for server-sent events
 	Max       Usage  // the most this call can consume
+	Price     *Price // the row in force when the call was read; nil: the call is free
 	Targets   []Target
 	Target    int // index into Targets of the one used or about to be used
 }
