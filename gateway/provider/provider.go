@@ -66,7 +66,7 @@ type Decoder interface {
 	// Usage is what the response said so far that it used. Where nothing was said it is counted from what was
 	// delivered and flagged Estimated, at most call.Max. Counting costs some microseconds for each kilobyte that came
 	// since the last call: call it at checkpoints and at the end rather than after every event. It is zero before Whole or
-	// Event was called, and for a refusal (a status of 400 or more).
+	// Event was called, and for a refusal (a status outside 2xx).
 	Usage() exchange.Usage
 	// Failed reports that the response ended with the provider's own error inside a stream.
 	Failed() bool

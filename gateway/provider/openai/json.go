@@ -94,6 +94,10 @@ func (s *scanner) next(first bool, closing byte) bool {
 		return true
 	}
 	if c != ',' {
+		if s.i >= len(s.b) {
+			s.fail("unexpected end of the JSON")
+			return false
+		}
 		s.fail(fmt.Sprintf("expected \",\" or %q", string(closing)))
 		return false
 	}

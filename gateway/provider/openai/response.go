@@ -41,19 +41,19 @@ type decoder struct {
 	payload []byte // scratch
 }
 
-// Whole replaces the model's name. A status of 400 or more is a refusal: it costs nothing and passes as it is.
+// Whole replaces the model's name. A status outside 2xx is a refusal: it costs nothing and passes as it is, and so does
+// an error object with status 200, which some upstreams send.
 func (d *decoder) Whole(status int, body []byte) []byte {
-	if status >= 400 {
+	if status < 200 || status > 299 {
 		return body
 	}
-	d.began = true
 	m, ok := d.scan(body)
+	d.began, d.failed = !m.failed, m.failed
 	if !ok {
 		// Whatever this is, the customer gets it and the upstream made it.
 		d.written.beyond += int64(len(body))
 		return body
 	}
-	d.failed = d.failed || m.failed
 	if len(d.edits) == 0 {
 		return body
 	}
@@ -111,19 +111,21 @@ func (d *decoder) Usage() exchange.Usage {
 			d.prompt, d.spoken = r.prompt(c)
 		}
 	}
-	most := &d.call.Max
-	bounded := func(n, most int64) int64 {
-		if most > 0 {
-			return min(n, most)
-		}
-		return n
-	}
 	u := exchange.Usage{Estimated: true}
-	u.Units[exchange.Input] = bounded(d.prompt, most.Prompt())
-	u.Units[exchange.AudioInput] = bounded(d.spoken, most.Units[exchange.AudioInput])
+	u.Units[exchange.Input] = d.prompt
+	u.Units[exchange.AudioInput] = d.spoken
+	if most := d.call.Max.Prompt(); most > 0 {
+		u.Units[exchange.Input] = min(d.prompt, most)
+		u.Units[exchange.AudioInput] = min(d.spoken, most-u.Units[exchange.Input])
+	}
 	if d.operation == chat {
-		u.Units[exchange.Output] = bounded(d.written.count(c), most.Completion())
-		u.Units[exchange.AudioOutput] = bounded(d.audio*3/4/octetsPerSpokenToken, most.Completion()-u.Units[exchange.Output])
+		out, audio := d.written.count(c), d.audio*3/4/octetsPerSpokenToken
+		if most := d.call.Max.Completion(); most > 0 {
+			out = min(out, most)
+			audio = min(audio, most-out)
+		}
+		u.Units[exchange.Output] = out
+		u.Units[exchange.AudioOutput] = audio
 	}
 	d.once(&u)
 	return u
