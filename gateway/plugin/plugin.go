@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/expr"
 	"github.com/postern-gateway/postern/sdk/abi"
 )
 
@@ -17,20 +18,46 @@ type Event struct {
 	Kind      abi.Event
 	Stage     int // index into the stages the Pool was loaded with
 	Exchange  *exchange.Exchange
-	HasBody   bool   // Body is given, even if empty
-	Body      []byte // a buffered body, a chunk, or server-sent events; valid during the call
-	End       bool   // Body is the end of the body
-	Stream    bool   // the body is server-sent events
-	Truncated bool   // the buffered body was longer than the hook's maximum
-	Gone      bool   // the client has gone
-	Carry     []byte // what the stage carried from its last event in this exchange
+	Arguments []*expr.Program // the stage's per-request arguments; Pool.Call fills it in
+	HasBody   bool            // Body is given, even if empty
+	Body      []byte          // a buffered body, a chunk, or server-sent events; valid during the call
+	End       bool            // Body is the end of the body
+	Stream    bool            // the body is server-sent events
+	Truncated bool            // the buffered body was longer than the hook's maximum
+	Gone      bool            // the client has gone
+	Carry     []byte          // what the plugin carried from its last event of this exchange in the same policy
 }
 
-// Result is what a plugin decided. It may be used again; its slices are valid until then.
+// Result is what a plugin decided, checked against the rules of its phase (see check). It may be used again; its slices
+// are valid until then. The zero value is ready.
 type Result struct {
 	Action abi.Action
 	Ops    []Op
 	buffer []byte
+}
+
+// Reset empties the result and keeps its memory.
+func (r *Result) Reset() { r.Action, r.Ops, r.buffer = abi.ActionContinue, r.Ops[:0], r.buffer[:0] }
+
+// Copy keeps a copy of b in the result's own memory; an ABI's Guest copies what it reads out of a module that way.
+func (r *Result) Copy(b []byte) []byte {
+	start := len(r.buffer)
+	r.buffer = append(r.buffer, b...)
+	return r.buffer[start:len(r.buffer):len(r.buffer)]
+}
+
+// Respond returns the answer of a result whose action is ActionRespond: status and code are set then, and body only
+// where the plugin gave one of its own instead of a problem document.
+func (r *Result) Respond() (status int, code, detail, contentType string, body []byte) {
+	for _, op := range r.Ops {
+		switch op.Code {
+		case abi.OpRespond:
+			status, code, detail = int(op.Value[0])|int(op.Value[1])<<8, string(op.Key), string(op.Value[2:])
+		case abi.OpRespondBody:
+			contentType, body = string(op.Key), op.Value
+		}
+	}
+	return status, code, detail, contentType, body
 }
 
 // Op is one operation of a result. Key and Value were copied out of the guest.
@@ -45,13 +72,15 @@ type Kind string
 
 // The kinds of fault.
 const (
-	Trap     Kind = "trap"     // the guest trapped or panicked
-	Fuel     Kind = "fuel"     // it used more CPU than it may
-	Memory   Kind = "memory"   // it asked for more memory than it may
-	Protocol Kind = "protocol" // it broke the ABI
-	Busy     Kind = "busy"     // no instance became free in time
-	Timeout  Kind = "timeout"  // the stage's wall time was over
-	Refused  Kind = "refused"  // it answered with ActionError
+	Trap       Kind = "trap"       // the guest trapped or panicked
+	Fuel       Kind = "fuel"       // it used more CPU than it may
+	Memory     Kind = "memory"     // it asked for more memory than it may
+	Protocol   Kind = "protocol"   // it broke the ABI
+	Busy       Kind = "busy"       // no instance became free in time
+	Timeout    Kind = "timeout"    // the stage's wall time was over
+	Refused    Kind = "refused"    // it answered with ActionError
+	Expression Kind = "expression" // a per-request argument could not be evaluated; the plugin was not called
+	Broken     Kind = "broken"     // it failed several times in a row and rests for a moment
 )
 
 // Fault is a plugin's failure. Detail is for operators, never for callers.

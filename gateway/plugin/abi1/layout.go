@@ -1,0 +1,165 @@
+package abi1
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/maphash"
+
+	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/expr"
+	"github.com/postern-gateway/postern/gateway/plugin"
+	"github.com/postern-gateway/postern/sdk/abi"
+)
+
+// Layout is what one stage gets to see and in which slots: the projection its manifest's hook declares.
+type Layout struct {
+	stage      uint32
+	phase      exchange.Phase
+	seed       maphash.Seed
+	headers    []string
+	attributes []*expr.Attribute
+	arguments  int
+	config     []byte // the stage's configuration, a Value
+}
+
+// NewLayout lays out the frames of a stage; number is the one it is configured with.
+func (a *ABI) NewLayout(s *config.Stage, number int) (*Layout, error) {
+	l := &Layout{stage: uint32(number), phase: s.Phase, seed: a.seed, headers: s.Hook.Sees.Headers, arguments: len(s.Arguments)}
+	for _, name := range s.Hook.Sees.Attributes {
+		attribute, ok := expr.Lookup(name)
+		if !ok {
+			return nil, fmt.Errorf("the manifest's hook %q sees an attribute %q, which there is not", s.Phase, name)
+		}
+		l.attributes = append(l.attributes, attribute)
+	}
+	var err error
+	if l.config, err = expr.AppendValue(nil, s.Config); err != nil {
+		return nil, fmt.Errorf("%s: configuration: %w", s.Range, err)
+	}
+	if len(l.config) > abi.MaxFrame-1024 {
+		return nil, fmt.Errorf("%s: a configuration of %d octets does not fit a frame", s.Range, len(l.config))
+	}
+	return l, nil
+}
+
+// head appends a frame's header and an empty slot table.
+func (l *Layout) head(b []byte, kind abi.Event, slots int, now int64, number uint64) []byte {
+	b = append(b, 0, 0, 0, 0, byte(kind), byte(kind>>8), byte(l.phase), 0)
+	b = binary.LittleEndian.AppendUint32(b, l.stage)
+	b = binary.LittleEndian.AppendUint32(b, uint32(slots))
+	b = binary.LittleEndian.AppendUint64(b, uint64(now))
+	b = binary.LittleEndian.AppendUint64(b, number)
+	for range slots {
+		b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
+	}
+	return b
+}
+
+// set writes the table's entry for what stands in frame from start on.
+func set(frame []byte, slot, start int) {
+	entry := frame[abi.FrameHeader+abi.SlotSize*slot:]
+	binary.LittleEndian.PutUint32(entry, uint32(start))
+	binary.LittleEndian.PutUint32(entry[4:], uint32(len(frame)-start))
+}
+
+// AppendConfigure encodes the event that configures the stage. now is in nanoseconds since 1970.
+func (l *Layout) AppendConfigure(b []byte, now int64) []byte {
+	b = l.head(b, abi.EventConfigure, abi.SlotFirst, now, 0)
+	start := len(b)
+	b = append(b, l.config...)
+	set(b, abi.SlotBody, start)
+	b[7] = abi.FlagEnd
+	binary.LittleEndian.PutUint32(b, uint32(len(b)))
+	return b
+}
+
+// AppendFrame encodes an event, beginning at the start of b, which is empty. The stage sees nothing but what its hook
+// declares. An error is a *plugin.Fault: an argument's expression failed.
+func (l *Layout) AppendFrame(b []byte, ev *plugin.Event, now int64) ([]byte, error) {
+	x := ev.Exchange
+	slots := abi.SlotFirst + len(l.headers) + len(l.attributes) + l.arguments
+	b = l.head(b, ev.Kind, slots, now, maphash.String(l.seed, x.ID))
+	b[7] = flags(ev)
+	if ev.Carry != nil {
+		start := len(b)
+		b = append(b, ev.Carry...)
+		set(b, abi.SlotCarry, start)
+	}
+	fields := x.Request.Header
+	if l.phase >= exchange.ResponsePhase {
+		fields = x.Response.Header
+	}
+	slot := abi.SlotFirst
+	for _, name := range l.headers {
+		start := len(b)
+		for i := range fields {
+			f := &fields[i]
+			switch {
+			case name == "*":
+				b = appendRun(appendRun(b, f.Name), f.Value)
+			case f.Name == name:
+				b = appendRun(b, f.Value)
+			}
+		}
+		if len(b) > start {
+			set(b, slot, start)
+		}
+		slot++
+	}
+	for _, a := range l.attributes {
+		start := len(b)
+		b = a.Append(b, x)
+		b = value(b, slot, start)
+		slot++
+	}
+	for i := range l.arguments {
+		if i < len(ev.Arguments) && ev.Arguments[i] != nil {
+			start := len(b)
+			var err error
+			if b, err = ev.Arguments[i].Append(b, x); err != nil {
+				return nil, &plugin.Fault{Kind: plugin.Expression, Detail: err.Error(), Err: err}
+			}
+			b = value(b, slot, start)
+		}
+		slot++
+	}
+	// The body comes last: it is the longest, and what does not fit is then copied once.
+	if ev.HasBody {
+		start := len(b)
+		b = append(b, ev.Body...)
+		set(b, abi.SlotBody, start)
+	}
+	binary.LittleEndian.PutUint32(b, uint32(len(b)))
+	return b, nil
+}
+
+// value enters one Value into the table, or takes it out again: null and absent are the same to a guest.
+func value(b []byte, slot, start int) []byte {
+	if len(b)-start <= 1 {
+		return b[:start]
+	}
+	set(b, slot, start)
+	return b
+}
+
+func appendRun(b []byte, s string) []byte {
+	return append(binary.LittleEndian.AppendUint32(b, uint32(len(s))), s...)
+}
+
+func flags(ev *plugin.Event) byte {
+	var f byte
+	if ev.End {
+		f |= abi.FlagEnd
+	}
+	if ev.Stream {
+		f |= abi.FlagStream
+	}
+	if ev.Truncated {
+		f |= abi.FlagTruncated
+	}
+	if ev.Gone {
+		f |= abi.FlagGone
+	}
+	return f
+}

@@ -1,0 +1,441 @@
+package plugin
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+
+	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/expr"
+)
+
+// MaxModule is the largest module taken, in octets.
+const MaxModule = 8 << 20
+
+// pageSize is a page of WebAssembly memory.
+const pageSize = 64 << 10
+
+// ABI is a front-end: how a kind of guest is spoken to. One serves every module of its kind and is safe for concurrent use.
+type ABI interface {
+	// Name is the word used in errors and by the admin API.
+	Name() string
+	// Speaks reports whether a module that exports these functions is for this front-end. It need not be right in every
+	// detail: Open finds what is wrong.
+	Speaks(exports map[string]api.FunctionDefinition) bool
+	// Install puts the host modules that guests import into the runtime, once.
+	Install(ctx context.Context, r wazero.Runtime) error
+	// Open checks that a module has all the front-end needs and prepares what its stages get to see.
+	Open(m wazero.CompiledModule, p *config.Plugin, stages []*config.Stage) (Module, error)
+}
+
+// Module is one compiled plugin under an ABI.
+type Module interface {
+	// Guest takes a new instance into use. Host functions that it calls find its Session by SessionOf.
+	Guest(ctx context.Context, instance api.Module) (Guest, error)
+}
+
+// Guest is one instance. Calls never overlap. Errors are what the engine gives (a trap), what Broke made, or a *Fault.
+type Guest interface {
+	Configure(ctx context.Context, stage int) error
+	// Call hands an event to the guest and puts what it decided, unchecked, into res.
+	Call(ctx context.Context, ev *Event, res *Result) error
+}
+
+// Config is what a Host needs.
+type Config struct {
+	Log      *slog.Logger // default: none
+	CacheDir string       // where compiled code is kept between runs; empty: in memory only
+	ABIs     []ABI        // tried in this order
+	Services Services
+	State    int64            // octets of shared state a plugin, default 64 MiB
+	Now      func() time.Time // wall clock of guests and of their state, default time.Now
+	Random   io.Reader        // what guests get by the operation random, safe for concurrent use, default crypto/rand
+}
+
+// Host runs plugins: one engine, the code compiled for it, and the shared state of plugins. It is safe for concurrent use.
+type Host struct {
+	config  Config
+	runtime wazero.Runtime
+	cache   wazero.CompilationCache
+	seed    []byte        // keys fingerprints, which cover secrets
+	compile chan struct{} // a place for each compilation at once
+
+	mu     sync.Mutex
+	closed bool
+	codes  map[string]*code // by digest
+	pools  map[string]*pool // by fingerprint
+	shared map[string]*Shared
+	work   sync.WaitGroup // compilations under way
+}
+
+// code is one module, compiled. Whoever uses it holds a reference; the last one out closes it.
+type code struct {
+	digest string
+	refs   int // under Host.mu
+	ready  chan struct{}
+	module wazero.CompiledModule
+	err    error
+}
+
+// NewHost starts the engine.
+func NewHost(c Config) (*Host, error) {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.State == 0 {
+		c.State = 64 << 20
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Random == nil {
+		c.Random = rand.Reader
+	}
+	h := &Host{
+		config: c, seed: make([]byte, 32), compile: make(chan struct{}, runtime.GOMAXPROCS(0)),
+		codes: map[string]*code{}, pools: map[string]*pool{}, shared: map[string]*Shared{},
+	}
+	if _, err := rand.Read(h.seed); err != nil {
+		return nil, err
+	}
+	h.cache = wazero.NewCompilationCache()
+	if c.CacheDir != "" {
+		cache, err := wazero.NewCompilationCacheWithDir(c.CacheDir)
+		if err != nil {
+			return nil, fmt.Errorf("open plugin cache %s: %w", c.CacheDir, err)
+		}
+		h.cache = cache
+	}
+	ctx := context.Background()
+	// Not WithCloseOnContextDone: it slows a byte scan thirteen times and stops no loop-free recursion. What bounds a guest's
+	// CPU is metering, which is put into the module's code before it gets here (see admit); without it a guest that loops
+	// for ever keeps its instance and its caller.
+	h.runtime = wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().
+		WithCompilationCache(h.cache).WithDebugInfoEnabled(false).WithMemoryLimitPages(1<<16))
+	// Guests of ordinary toolchains import WASI. Everything behind it is closed: there are no files, sockets, arguments or
+	// environment; clocks and random octets are real, sleeping is not.
+	if _, err := wasi_snapshot_preview1.Instantiate(ctx, h.runtime); err != nil {
+		return nil, errors.Join(fmt.Errorf("start plugin engine: %w", err), h.closeEngine(ctx))
+	}
+	for _, a := range c.ABIs {
+		if err := a.Install(ctx, h.runtime); err != nil {
+			return nil, errors.Join(fmt.Errorf("install plugin ABI %s: %w", a.Name(), err), h.closeEngine(ctx))
+		}
+	}
+	return h, nil
+}
+
+func (h *Host) closeEngine(ctx context.Context) error {
+	return errors.Join(h.runtime.Close(ctx), h.cache.Close(ctx))
+}
+
+// Close ends every pool and the engine. It waits for events and compilations under way until ctx ends.
+func (h *Host) Close(ctx context.Context) error {
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		return nil
+	}
+	h.closed = true
+	var pools []*pool
+	for _, p := range h.pools {
+		pools = append(pools, p)
+	}
+	h.mu.Unlock()
+	for _, p := range pools {
+		if err := p.close(ctx); err != nil {
+			return err // the engine can not be taken from under a running guest
+		}
+	}
+	done := make(chan struct{})
+	go func() { h.work.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return h.closeEngine(ctx)
+}
+
+// Load makes the pool of a plugin for the stages that use it: the module is compiled (or taken from the cache), a first
+// instance made, and every stage configured on it. A pool that is loaded already with the same module, grants, limits and
+// configuration is shared and not made again, so a reload costs nothing for what did not change. Each Load needs its Close.
+func (h *Host) Load(ctx context.Context, p *config.Plugin, stages []*config.Stage) (*Pool, error) {
+	wasm, digest, err := read(p)
+	if err != nil {
+		return nil, fmt.Errorf("plugin %s: %w", p.Name, err)
+	}
+	key, err := h.fingerprint(p, digest, stages)
+	if err != nil {
+		return nil, fmt.Errorf("plugin %s: %w", p.Name, err)
+	}
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		return nil, ErrClosed
+	}
+	if old := h.pools[key]; old != nil {
+		old.refs++
+		h.mu.Unlock()
+		return &Pool{pool: old, stages: stages}, nil
+	}
+	h.mu.Unlock()
+
+	c, err := h.code(ctx, digest, wasm)
+	if err != nil {
+		return nil, fmt.Errorf("plugin %s: compile %s: %w", p.Name, p.Path, err)
+	}
+	made, err := h.newPool(ctx, key, p, stages, c)
+	if err != nil {
+		h.release(c)
+		return nil, err
+	}
+	h.mu.Lock()
+	old := h.pools[key]
+	switch {
+	case h.closed:
+		h.mu.Unlock()
+		return nil, errors.Join(ErrClosed, made.close(ctx))
+	case old != nil: // somebody else was as fast
+		old.refs++
+		h.mu.Unlock()
+		return &Pool{pool: old, stages: stages}, made.close(ctx)
+	}
+	h.pools[key] = made
+	h.mu.Unlock()
+	return &Pool{pool: made, stages: stages}, nil
+}
+
+// read gets a module's bytes, bounded, and checks them against the configuration's digest.
+func read(p *config.Plugin) (wasm []byte, digest string, err error) {
+	f, err := os.Open(p.Path)
+	if err != nil {
+		return nil, "", err
+	}
+	defer f.Close()
+	wasm, err = io.ReadAll(io.LimitReader(f, MaxModule+1))
+	if err != nil {
+		return nil, "", fmt.Errorf("read %s: %w", p.Path, err)
+	}
+	sum := sha256.Sum256(wasm)
+	digest = hex.EncodeToString(sum[:])
+	if p.SHA256 != "" && !strings.EqualFold(p.SHA256, digest) {
+		return nil, "", fmt.Errorf("%s has the digest %s, not %s", p.Path, digest, p.SHA256)
+	}
+	if err := admit(wasm); err != nil {
+		return nil, "", fmt.Errorf("%s: %w", p.Path, err)
+	}
+	return wasm, digest, nil
+}
+
+// admit decides what may be given to the engine. It stands where the module's bytes are whole and nothing has looked at
+// them yet: the place for the parser that bounds functions and tables, and for the rewriting that meters CPU. Until a
+// module is metered, only its size and memory bound what it can use.
+func admit(wasm []byte) error {
+	switch {
+	case len(wasm) > MaxModule:
+		return fmt.Errorf("the module is larger than %d octets", MaxModule)
+	case !bytes.HasPrefix(wasm, []byte("\x00asm\x01\x00\x00\x00")):
+		return errors.New("this is no WebAssembly module of version 1")
+	}
+	return nil
+}
+
+// fingerprint is the same for what makes the same pool. It covers secrets in configurations, so it is keyed and stays
+// inside the process. Per-request arguments are not part of it: each Pool brings its own.
+func (h *Host) fingerprint(p *config.Plugin, digest string, stages []*config.Stage) (string, error) {
+	mac := hmac.New(sha256.New, h.seed)
+	grants := slices.Sorted(slices.Values(p.Grants))
+	fmt.Fprintf(mac, "%q %s %q %d %d %d %d\n", p.Name, digest, grants, p.Limits.Memory, p.Limits.CPU, p.Limits.Instances, p.Limits.Queue)
+	fmt.Fprintf(mac, "%d %s\n", len(p.Manifest.Source), p.Manifest.Source)
+	var b []byte
+	for _, s := range stages {
+		var err error
+		if b, err = expr.AppendValue(b[:0], s.Config); err != nil {
+			return "", fmt.Errorf("%s: configuration: %w", s.Range, err)
+		}
+		fmt.Fprintf(mac, "%q %d %d %d ", s.Policy, s.Phase, len(s.Arguments), len(b))
+		mac.Write(b)
+	}
+	return string(mac.Sum(nil)), nil
+}
+
+// code returns the compiled module of a digest with a reference for the caller. Each digest is compiled once, however many
+// ask, and goes on being compiled when they stop waiting: the next one will want it.
+func (h *Host) code(ctx context.Context, digest string, wasm []byte) (*code, error) {
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		return nil, ErrClosed
+	}
+	c := h.codes[digest]
+	if c == nil {
+		c = &code{digest: digest, refs: 1, ready: make(chan struct{})} // the compilation's own reference
+		h.codes[digest] = c
+		h.work.Add(1)
+		go func() {
+			defer h.work.Done()
+			h.compile <- struct{}{}
+			c.module, c.err = h.compileModule(wasm)
+			<-h.compile
+			close(c.ready)
+			h.release(c)
+		}()
+	}
+	c.refs++
+	h.mu.Unlock()
+	select {
+	case <-c.ready:
+		if c.err != nil {
+			h.release(c)
+			return nil, c.err
+		}
+		return c, nil
+	case <-ctx.Done():
+		h.release(c)
+		return nil, ctx.Err()
+	}
+}
+
+func (h *Host) compileModule(wasm []byte) (m wazero.CompiledModule, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the compiler failed: %v", r)
+		}
+	}()
+	return h.runtime.CompileModule(context.Background(), wasm)
+}
+
+func (h *Host) release(c *code) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c.refs--; c.refs > 0 {
+		return
+	}
+	delete(h.codes, c.digest)
+	if c.module != nil {
+		_ = c.module.Close(context.Background()) // always nil in this engine
+	}
+}
+
+// open finds the front-end of a module and lets it check the module.
+func (h *Host) open(c *code, p *config.Plugin, stages []*config.Stage) (Module, ABI, error) {
+	memory := c.module.ExportedMemories()["memory"]
+	if memory == nil {
+		return nil, nil, errors.New(`the module does not export its memory as "memory"`)
+	}
+	if len(c.module.ImportedMemories()) > 0 {
+		return nil, nil, errors.New("the module imports a memory")
+	}
+	if least := int64(memory.Min()) * pageSize; least > p.Limits.Memory {
+		return nil, nil, fmt.Errorf("the module needs %d octets of memory to begin with, and limits.memory is %d", least, p.Limits.Memory)
+	}
+	exports := c.module.ExportedFunctions()
+	for _, a := range h.config.ABIs {
+		if a.Speaks(exports) {
+			m, err := a.Open(c.module, p, stages)
+			return m, a, err
+		}
+	}
+	names := make([]string, 0, len(h.config.ABIs))
+	for _, a := range h.config.ABIs {
+		names = append(names, a.Name())
+	}
+	return nil, nil, fmt.Errorf("the module speaks no plugin ABI known here; there are: %s", strings.Join(names, ", "))
+}
+
+func (h *Host) sharedOf(plugin string) *Shared {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.shared[plugin]
+	if s == nil {
+		s = newShared(h.config.State, h.config.Now)
+		h.shared[plugin] = s
+	}
+	return s
+}
+
+// Forget drops the shared state of a plugin, once the configuration does not name it any more. Instances that still run keep
+// theirs to their end.
+func (h *Host) Forget(plugin string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.shared, plugin)
+}
+
+// Status is what the admin API shows of a pool.
+type Status struct {
+	Plugin    string `json:"plugin"`
+	Digest    string `json:"digest"` // SHA-256 of the module
+	ABI       string `json:"abi"`
+	Version   string `json:"version"` // of the manifest
+	Stages    int    `json:"stages"`
+	Instances int    `json:"instances"`
+	Busy      int    `json:"busy"`
+	Limit     int    `json:"limit"` // most instances at once
+	Waiting   int    `json:"waiting"`
+	Memory    int64  `json:"memory"` // octets of linear memory of all instances, as of their last event
+	Calls     int64  `json:"calls"`
+	Faults    int64  `json:"faults"`
+	Broken    bool   `json:"broken"` // failed several times in a row and rests
+	State     int64  `json:"state"`  // octets of shared state
+}
+
+// Status lists the pools that are loaded, by plugin.
+func (h *Host) Status() []Status {
+	h.mu.Lock()
+	pools := make([]*pool, 0, len(h.pools))
+	for _, p := range h.pools {
+		pools = append(pools, p)
+	}
+	shared := make(map[string]*Shared, len(h.shared))
+	for name, s := range h.shared {
+		shared[name] = s
+	}
+	h.mu.Unlock()
+	list := make([]Status, 0, len(pools))
+	for _, p := range pools {
+		s := p.status()
+		if st := shared[s.Plugin]; st != nil {
+			s.State, _ = st.Size()
+		}
+		list = append(list, s)
+	}
+	slices.SortFunc(list, func(a, b Status) int {
+		if c := strings.Compare(a.Plugin, b.Plugin); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Digest, b.Digest)
+	})
+	return list
+}
+
+// ConfigError is a plugin's refusal of a stage's configuration.
+type ConfigError struct {
+	Plugin string
+	Range  hcl.Range // the stage
+	Detail string
+}
+
+// Error names the place and the plugin's reason.
+func (e *ConfigError) Error() string {
+	return fmt.Sprintf("%s: plugin %s refuses its configuration: %s", e.Range, e.Plugin, e.Detail)
+}

@@ -1,0 +1,455 @@
+package plugin
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
+
+	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/sdk/abi"
+)
+
+const (
+	// failures in a row after which a plugin rests, for restMin at first, twice as long each time, at most restMax.
+	failures = 5
+	restMin  = 100 * time.Millisecond
+	restMax  = 10 * time.Second
+	// queuePerInstance bounds how many events may wait.
+	queuePerInstance = 256
+	// maxDetail bounds a fault's text, which may hold a guest's whole stack.
+	maxDetail = 2 << 10
+)
+
+// Pool is a plugin as one configuration uses it: any number of events may be handed to it at once, and a bounded number of
+// instances works on them. Pools of equal configurations share their instances.
+type Pool struct {
+	pool   *pool
+	stages []*config.Stage
+	closed atomic.Bool
+}
+
+// pool is what equal Pools share. Its instances are a stack, so that the warmest is used first and those beyond the load
+// stay untouched.
+type pool struct {
+	host   *Host
+	key    string
+	refs   int // under Host.mu
+	plugin *config.Plugin
+	stages []*config.Stage
+	code   *code
+	module Module
+	front  ABI
+	limit  int
+
+	calls, faults atomic.Int64
+
+	mu      sync.Mutex
+	closed  bool
+	free    []*instance
+	total   int // instances that exist or are being made
+	waiters []*waiter
+	drained chan struct{} // closed when closed and total is 0
+	memory  int64
+
+	inRow   int // faults in a row
+	rest    time.Duration
+	until   time.Time // rests until then
+	probing bool      // one event tries whether the plugin works again
+}
+
+type instance struct {
+	module  api.Module
+	guest   Guest
+	session *Session
+	ctx     guestContext
+	memory  int64
+}
+
+// waiter is an event waiting for an instance. It gets one, or nil with the right to make one.
+type waiter struct {
+	turn chan *instance
+	gone bool // gave up; under pool.mu
+}
+
+func (h *Host) newPool(ctx context.Context, key string, p *config.Plugin, stages []*config.Stage, c *code) (*pool, error) {
+	module, front, err := h.open(c, p, stages)
+	if err != nil {
+		return nil, fmt.Errorf("plugin %s: %s: %w", p.Name, p.Path, err)
+	}
+	made := &pool{
+		host: h, key: key, refs: 1, plugin: p, stages: stages, code: c, module: module, front: front,
+		limit: p.Limits.Instances, drained: make(chan struct{}),
+	}
+	if made.limit <= 0 {
+		made.limit = 2 * runtime.GOMAXPROCS(0)
+	}
+	made.total = 1
+	first, err := made.start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	made.free = append(made.free, first)
+	made.memory = first.memory
+	return made, nil
+}
+
+// start makes an instance and configures every stage on it.
+func (p *pool) start(ctx context.Context) (*instance, error) {
+	s := NewSession(p.host, p.plugin)
+	i := &instance{session: s, ctx: guestContext{session: s}}
+	s.Begin(ctx, nil)
+	defer s.End()
+	i.ctx.Context = ctx
+	limit := uint64(p.plugin.Limits.Memory)
+	// The allocator is asked for through the context; the session has to be found as well, because starting runs code.
+	made := experimental.WithMemoryAllocator(context.WithValue(context.Background(), sessionKey{}, s),
+		experimental.MemoryAllocatorFunc(func(_, _ uint64) experimental.LinearMemory {
+			return &linear{limit: limit, denied: &s.grown}
+		}))
+	module, err := p.host.runtime.InstantiateModule(made, p.code.module, wazero.NewModuleConfig().
+		WithName("").WithStartFunctions("_initialize").WithStdout(s).WithStderr(s).
+		WithWalltime(func() (int64, int32) { t := s.now(); return t.Unix(), int32(t.Nanosecond()) }, 1).
+		WithSysNanotime().WithRandSource(rand.Reader))
+	if err != nil {
+		return nil, p.fault(exchange.Authenticate, s, fmt.Errorf("start an instance: %w", err))
+	}
+	i.module = module
+	i.guest, err = p.module.Guest(&i.ctx, module)
+	for n := 0; err == nil && n < len(p.stages); n++ {
+		s.Begin(ctx, nil)
+		if err = i.guest.Configure(&i.ctx, n); err != nil {
+			err = p.refused(p.stages[n], s, err)
+		}
+	}
+	if err != nil {
+		_ = module.Close(context.Background()) // the first error is the one that matters
+		var ours *ConfigError
+		if errors.As(err, &ours) {
+			return nil, err
+		}
+		return nil, p.fault(exchange.Authenticate, s, err)
+	}
+	i.memory = int64(module.Memory().Size())
+	return i, nil
+}
+
+// refused tells a plugin's own no apart from its failure; both name the stage.
+func (p *pool) refused(stage *config.Stage, s *Session, err error) error {
+	f := p.fault(stage.Phase, s, err)
+	detail := f.Detail
+	if f.Kind != Refused {
+		detail = string(f.Kind) + ": " + detail
+	}
+	return &ConfigError{Plugin: p.plugin.Name, Range: stage.Range, Detail: detail}
+}
+
+// fault says in the gateway's words how a guest failed.
+func (p *pool) fault(phase exchange.Phase, s *Session, err error) *Fault {
+	f := new(Fault)
+	if errors.As(err, &f) {
+		f = &Fault{Kind: f.Kind, Detail: f.Detail, Err: f.Err}
+	} else {
+		f = &Fault{Kind: Trap, Detail: err.Error(), Err: err}
+		switch {
+		case errors.Is(err, errProtocol):
+			f.Kind = Protocol
+		case s.grown:
+			f.Kind = Memory
+			f.Detail = fmt.Sprintf("more than %d octets of memory: %s", p.plugin.Limits.Memory, f.Detail)
+		}
+	}
+	f.Plugin, f.Phase = p.plugin.Name, phase
+	f.Detail = f.Detail[:min(len(f.Detail), maxDetail)]
+	return f
+}
+
+// Call hands an event to an instance and gives back what the plugin decided, checked whole. The error is a *Fault; then res
+// says nothing, and nothing of what the plugin wanted may be done. ctx bounds waiting: for an instance, and in host
+// operations of the plugin.
+func (p *Pool) Call(ctx context.Context, ev *Event, res *Result) error {
+	if ev.Stage < 0 || ev.Stage >= len(p.stages) {
+		return &Fault{Plugin: p.pool.plugin.Name, Kind: Protocol, Detail: fmt.Sprintf("there is no stage %d", ev.Stage)}
+	}
+	ev.Arguments = p.stages[ev.Stage].Arguments
+	return p.pool.call(ctx, ev, res)
+}
+
+func (p *pool) call(ctx context.Context, ev *Event, res *Result) error {
+	phase := p.stages[ev.Stage].Phase
+	res.Reset()
+	p.calls.Add(1)
+	i, err := p.take(ctx, phase)
+	if err != nil {
+		p.faults.Add(1)
+		return err
+	}
+	i.session.Begin(ctx, ev.Exchange)
+	i.session.grown = false
+	i.ctx.Context = ctx
+	// Metering sets the event's fuel here.
+	err = i.guest.Call(&i.ctx, ev, res)
+	if err == nil {
+		err = res.Check(ev, phase, p.plugin.Name)
+	}
+	i.session.End()
+	i.ctx.Context = nil
+	if err == nil && res.Action != abi.ActionError {
+		p.give(i, true)
+		return nil
+	}
+	p.faults.Add(1)
+	if err == nil {
+		// The plugin said itself that it failed: it is in order, and may go on.
+		_, _, detail, _, _ := res.Respond()
+		res.Reset()
+		p.give(i, true)
+		return &Fault{Plugin: p.plugin.Name, Phase: phase, Kind: Refused, Detail: printable([]byte(detail))}
+	}
+	f := p.fault(phase, i.session, err)
+	res.Reset()
+	p.give(i, false)
+	return f
+}
+
+// take gets an instance: a free one, a new one, or the next one that is given back.
+func (p *pool) take(ctx context.Context, phase exchange.Phase) (*instance, error) {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil, &Fault{Plugin: p.plugin.Name, Phase: phase, Kind: Busy, Detail: ErrClosed.Error(), Err: ErrClosed}
+	}
+	if p.inRow >= failures {
+		if p.probing || time.Now().Before(p.until) {
+			n := p.inRow
+			p.mu.Unlock()
+			return nil, &Fault{Plugin: p.plugin.Name, Phase: phase, Kind: Broken, Detail: fmt.Sprintf("failed %d times in a row and rests", n)}
+		}
+		p.probing = true
+	}
+	if n := len(p.free); n > 0 {
+		i := p.free[n-1]
+		p.free = p.free[:n-1]
+		p.mu.Unlock()
+		return i, nil
+	}
+	if p.total < p.limit {
+		p.total++
+		p.mu.Unlock()
+		return p.make(ctx, phase)
+	}
+	if len(p.waiters) >= queuePerInstance*p.limit {
+		p.probing = false
+		p.mu.Unlock()
+		return nil, &Fault{Plugin: p.plugin.Name, Phase: phase, Kind: Busy, Detail: "too many events wait for an instance"}
+	}
+	w := &waiter{turn: make(chan *instance, 1)}
+	p.waiters = append(p.waiters, w)
+	p.mu.Unlock()
+	return p.wait(ctx, phase, w)
+}
+
+func (p *pool) wait(ctx context.Context, phase exchange.Phase, w *waiter) (*instance, error) {
+	f := &Fault{Plugin: p.plugin.Name, Phase: phase, Kind: Busy, Detail: "no instance became free in time"}
+	patience := p.plugin.Limits.Queue
+	if patience <= 0 {
+		patience = 100 * time.Millisecond
+	}
+	if at, ok := ctx.Deadline(); ok {
+		if left := time.Until(at); left < patience {
+			patience, f.Kind, f.Err = left, Timeout, context.DeadlineExceeded
+		}
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case i := <-w.turn:
+		return p.turn(ctx, phase, i)
+	case <-timer.C:
+	case <-ctx.Done():
+		f.Kind, f.Detail, f.Err = Timeout, "waiting for an instance", ctx.Err()
+	}
+	p.mu.Lock()
+	for n, other := range p.waiters {
+		if other == w {
+			p.waiters = append(p.waiters[:n], p.waiters[n+1:]...)
+			p.probing = false
+			p.mu.Unlock()
+			return nil, f
+		}
+	}
+	p.mu.Unlock()
+	// It was just given a turn: using it is cheaper than handing it on.
+	return p.turn(ctx, phase, <-w.turn)
+}
+
+func (p *pool) turn(ctx context.Context, phase exchange.Phase, i *instance) (*instance, error) {
+	if i != nil {
+		return i, nil
+	}
+	return p.make(ctx, phase)
+}
+
+// make starts an instance in a place that total counts already. It is not given up when ctx ends: it takes milliseconds,
+// and the next event wants it.
+func (p *pool) make(ctx context.Context, phase exchange.Phase) (*instance, error) {
+	i, err := p.start(context.WithoutCancel(ctx))
+	if err == nil {
+		p.mu.Lock()
+		p.memory += i.memory
+		p.mu.Unlock()
+		return i, nil
+	}
+	p.mu.Lock()
+	p.total--
+	p.failed()
+	p.next()
+	p.mu.Unlock()
+	f := new(Fault)
+	if !errors.As(err, &f) {
+		f = &Fault{Kind: Trap, Detail: err.Error(), Err: err}
+	}
+	f.Plugin, f.Phase = p.plugin.Name, phase
+	return nil, f
+}
+
+// give takes an instance back after an event. One that failed is closed whatever it failed at: what a trap leaves behind
+// can not be known. So is one that has grown to near its limit, before it fails.
+func (p *pool) give(i *instance, sound bool) {
+	size := int64(i.module.Memory().Size())
+	keep := sound && size <= p.plugin.Limits.Memory/4*3
+	p.mu.Lock()
+	p.memory += size - i.memory
+	i.memory = size
+	if sound {
+		p.inRow, p.probing, p.rest = 0, false, 0
+	} else {
+		p.failed()
+	}
+	if keep && !p.closed {
+		if len(p.waiters) > 0 {
+			w := p.waiters[0]
+			p.waiters = append(p.waiters[:0], p.waiters[1:]...)
+			p.mu.Unlock()
+			w.turn <- i
+			return
+		}
+		p.free = append(p.free, i)
+		p.mu.Unlock()
+		return
+	}
+	p.memory -= size
+	p.mu.Unlock()
+	i.close()
+	p.mu.Lock()
+	p.total--
+	p.next()
+	p.mu.Unlock()
+}
+
+// failed counts a fault. Called under mu.
+func (p *pool) failed() {
+	p.inRow++
+	p.probing = false
+	if p.inRow < failures {
+		return
+	}
+	p.rest = min(max(2*p.rest, restMin), restMax)
+	p.until = time.Now().Add(p.rest)
+	if p.inRow == failures {
+		p.host.config.Log.Warn("plugin rests after failing in a row", "plugin", p.plugin.Name, "failures", p.inRow)
+	}
+}
+
+// next passes on a place that became free: to whoever waits, or, when all are gone from a closed pool, to Close.
+// Called under mu.
+func (p *pool) next() {
+	if len(p.waiters) > 0 && p.total < p.limit {
+		w := p.waiters[0]
+		p.waiters = append(p.waiters[:0], p.waiters[1:]...)
+		p.total++
+		w.turn <- nil
+		return
+	}
+	p.finish()
+}
+
+// finish ends a closed pool when its last instance is gone. Called under mu.
+func (p *pool) finish() {
+	if !p.closed || p.total > 0 {
+		return
+	}
+	select {
+	case <-p.drained:
+		return
+	default:
+	}
+	close(p.drained)
+	p.host.release(p.code) // Host.mu may be taken under mu, never the other way round
+}
+
+// close of an instance also drops its memory, which the engine would otherwise keep.
+func (i *instance) close() { _ = i.module.Close(context.Background()) }
+
+// Close gives the pool back. When it was the last Pool of its kind, no event is taken any more, and Close waits until those
+// under way are done or ctx ends; instances in use then close when they come back.
+func (p *Pool) Close(ctx context.Context) error {
+	if p.closed.Swap(true) {
+		return nil
+	}
+	h := p.pool.host
+	h.mu.Lock()
+	p.pool.refs--
+	last := p.pool.refs == 0
+	if last && h.pools[p.pool.key] == p.pool {
+		delete(h.pools, p.pool.key)
+	}
+	h.mu.Unlock()
+	if !last {
+		return nil
+	}
+	return p.pool.close(ctx)
+}
+
+func (p *pool) close(ctx context.Context) error {
+	p.mu.Lock()
+	free := p.free
+	p.free = nil
+	p.closed = true
+	p.mu.Unlock()
+	for _, i := range free {
+		i.close()
+	}
+	p.mu.Lock()
+	p.total -= len(free)
+	for _, i := range free {
+		p.memory -= i.memory
+	}
+	p.finish()
+	p.mu.Unlock()
+	select {
+	case <-p.drained:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("close plugin %s: events are still under way: %w", p.plugin.Name, ctx.Err())
+	}
+}
+
+func (p *pool) status() Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return Status{
+		Plugin: p.plugin.Name, Digest: p.code.digest, ABI: p.front.Name(), Version: p.plugin.Manifest.Version, Stages: len(p.stages),
+		Instances: p.total, Busy: p.total - len(p.free), Limit: p.limit, Waiting: len(p.waiters), Memory: p.memory,
+		Calls: p.calls.Load(), Faults: p.faults.Load(), Broken: p.inRow >= failures,
+	}
+}
