@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/pool"
 )
 
 // attempt is one request on its way to one endpoint. It is also the response's body: the attempt ends with it.
@@ -20,7 +21,7 @@ type attempt struct {
 	u      *Upstream
 	e      *endpoint
 	r      *Request
-	l      *link
+	l      *pool.Link
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	total  context.CancelFunc // nil without a total timeout
@@ -35,20 +36,20 @@ type attempt struct {
 
 // do sends the request and waits for the response's head.
 func (a *attempt) do(parent context.Context) (*Response, error) {
-	if a.r.Upgrade != "" && a.e.pool.dialer.upgrade == nil {
+	if a.r.Upgrade != "" && !a.e.pool.Upgrades() {
 		return nil, a.fail(Upgrading, NotSent, exchange.ErrNoUpgrade)
 	}
 	var err error
 	if a.r.Upgrade != "" {
-		a.l, err = a.e.pool.getUpgrade(parent, a.u.cfg.Timeouts.Connect)
+		a.l, err = a.e.pool.GetUpgrade(parent, a.u.cfg.Timeouts.Connect)
 	} else {
-		a.l, err = a.e.pool.get(parent, a.u.cfg.Timeouts.Connect)
+		a.l, err = a.e.pool.Get(parent, a.u.cfg.Timeouts.Connect)
 	}
 	if err != nil {
 		switch {
-		case errors.Is(err, errClosed):
+		case errors.Is(err, pool.ErrClosed):
 			return nil, a.fail(Closed, NotSent, err)
-		case errors.Is(err, errBusy):
+		case errors.Is(err, pool.ErrBusy):
 			return nil, a.fail(Busy, NotSent, err)
 		case parent.Err() != nil && !errors.Is(context.Cause(parent), context.DeadlineExceeded):
 			return nil, a.fail(Canceled, NotSent, context.Cause(parent))
@@ -67,24 +68,24 @@ func (a *attempt) do(parent context.Context) (*Response, error) {
 	var wroteHead atomic.Bool
 	var interim interimGuard
 	ctx := a.ctx
-	if a.l.shared() || a.r.Interim != nil {
+	if a.l.Shared() || a.r.Interim != nil {
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 			WroteHeaders:   func() { wroteHead.Store(true) },
 			Got1xxResponse: interim.wrap(a.r.Interim),
 		})
 	}
 	r := a.request(ctx)
-	before := a.l.meter.wrote.Load()
+	before := a.l.Wrote()
 	a.watch.uploading(a.upload != nil, a.upload == nil)
-	a.resp, err = a.l.conn.RoundTrip(r)
+	a.resp, err = a.l.Conn.RoundTrip(r)
 	interim.close()
 	if err != nil {
 		sent := MaybeSent
-		if a.l.shared() {
-			if a.l.proto == exchange.HTTP2 && (!wroteHead.Load() || unprocessed(err)) {
+		if a.l.Shared() {
+			if a.l.Protocol == exchange.HTTP2 && (!wroteHead.Load() || unprocessed(err)) {
 				sent = NotSent
 			}
-		} else if a.l.meter.wrote.Load() == before {
+		} else if a.l.Wrote() == before {
 			sent = NotSent
 		}
 		return nil, a.broken(err, sent)
@@ -107,7 +108,7 @@ func (a *attempt) request(ctx context.Context) *http.Request {
 		}
 	}
 	out := &http.Request{
-		Method: r.Method, URL: target, Host: r.Host, Header: outgoing(r.Header, a.l.shared()),
+		Method: r.Method, URL: target, Host: r.Host, Header: outgoing(r.Header, a.l.Shared()),
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}
 	if r.Upgrade != "" {
@@ -117,7 +118,7 @@ func (a *attempt) request(ctx context.Context) *http.Request {
 	if r.Body != nil && r.Body != exchange.NoBody && r.Length != 0 {
 		a.upload = newUpload(r.Body, r.Length, &a.watch)
 		out.Body, out.ContentLength = a.upload, r.Length
-		if r.Length < 0 && !a.l.shared() {
+		if r.Length < 0 && !a.l.Shared() {
 			out.TransferEncoding = []string{"chunked"}
 		}
 		if names := announced(r.Header); len(names) > 0 && r.Length < 0 {
@@ -134,7 +135,7 @@ func (a *attempt) request(ctx context.Context) *http.Request {
 // response makes the gateway's response.
 func (a *attempt) response() *Response {
 	resp := &Response{
-		Status: a.resp.StatusCode, Protocol: a.l.proto, Header: incoming(a.resp.Header), Body: a, Length: a.resp.ContentLength, Endpoint: a.e.name,
+		Status: a.resp.StatusCode, Protocol: a.l.Protocol, Header: incoming(a.resp.Header), Body: a, Length: a.resp.ContentLength, Endpoint: a.e.name,
 	}
 	switch {
 	case a.r.Method == http.MethodHead:
@@ -154,10 +155,10 @@ func (a *attempt) upgraded() (*Response, error) {
 	if !ok || a.r.Upgrade == "" {
 		return nil, a.fail(Invalid, Begun, errors.New("answered 101 to a request that asked for no upgrade"))
 	}
-	a.e.pool.adopt(a.l, raw)
+	a.e.pool.Adopt(a.l, raw)
 	a.e.health.succeeded()
 	return &Response{
-		Status: a.resp.StatusCode, Protocol: a.l.proto, Header: incoming(a.resp.Header), Body: exchange.NoBody,
+		Status: a.resp.StatusCode, Protocol: a.l.Protocol, Header: incoming(a.resp.Header), Body: exchange.NoBody,
 		Endpoint: a.e.name, Upgrade: &tunnel{ReadWriteCloser: raw, a: a},
 	}, nil
 }
@@ -247,7 +248,7 @@ func (a *attempt) finish(e *Error, whole bool) {
 		}
 		a.e.inFlight.Add(-1)
 		if a.l != nil {
-			a.e.pool.put(a.l)
+			a.e.pool.Put(a.l)
 		}
 		switch {
 		case e != nil && e.Kind.fault():

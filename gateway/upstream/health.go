@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/pool"
 )
 
 // endpoint is one address of an upstream and what is known of its health.
@@ -19,7 +20,7 @@ type endpoint struct {
 	name     string // the URL as text
 	weight   int
 	hash     uint64
-	pool     *pool
+	pool     *pool.Pool
 	inFlight atomic.Int64
 	requests atomic.Uint64
 	failed   atomic.Uint64
@@ -138,12 +139,12 @@ func (u *Upstream) watchHealth(ctx context.Context, e *endpoint) {
 func (u *Upstream) check(ctx context.Context, e *endpoint) error {
 	ctx, cancel := context.WithTimeout(ctx, u.cfg.Health.Timeout)
 	defer cancel()
-	l, err := e.pool.dialer.dial(ctx, false)
+	l, err := e.pool.Dial(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = l.conn.Close() }() // it is thrown away
-	if err := l.conn.Reserve(); err != nil {
+	defer func() { _ = l.Conn.Close() }() // it is thrown away
+	if err := l.Conn.Reserve(); err != nil {
 		return err
 	}
 	target, err := url.Parse(u.cfg.Health.Path)
@@ -155,7 +156,7 @@ func (u *Upstream) check(ctx context.Context, e *endpoint) error {
 		URL:    &url.URL{Scheme: e.url.Scheme, Host: e.url.Host, Path: target.Path, RawPath: target.RawPath, RawQuery: target.RawQuery},
 		Header: http.Header{"User-Agent": {"postern-health"}},
 	}).WithContext(ctx)
-	resp, err := l.conn.RoundTrip(r)
+	resp, err := l.Conn.RoundTrip(r)
 	if err != nil {
 		return err
 	}

@@ -119,8 +119,6 @@ var (
 	errFirstByte = errors.New("no response within first_byte")
 	errIdle      = errors.New("nothing moved within idle")
 	errTotal     = errors.New("attempt not over within total")
-	errConnect   = errors.New("no connection within connect")
-	errBusy      = errors.New("no connection became free")
 	errClosed    = errors.New("upstream is closed")
 	errDetached  = errors.New("attempt is over")
 )

@@ -102,7 +102,7 @@ func isInvalid(err error) bool {
 		return true
 	}
 	text := err.Error()
-	for _, word := range []string{"malformed", "invalid", "exceeded", "unsupported transfer encoding", "bad Content-Length"} {
+	for _, word := range []string{"malformed", "invalid", "exceeded", "multiple Content-Length", "unsupported transfer encoding", "bad Content-Length"} {
 		if strings.Contains(text, word) {
 			return true
 		}

@@ -4,9 +4,7 @@
 package upstream
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,6 +15,7 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/pool"
 )
 
 // Options is what an Upstream needs besides its configuration.
@@ -53,7 +52,7 @@ func New(cfg *config.Upstream, o Options) (*Upstream, error) {
 	if len(c.Endpoints) == 0 {
 		return nil, fmt.Errorf("upstream %s has no endpoint", c.Name)
 	}
-	files, err := readTLS(&c.TLS)
+	files, err := pool.ReadTLS(pool.Files(c.TLS))
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", c.Name, err)
 	}
@@ -62,7 +61,7 @@ func New(cfg *config.Upstream, o Options) (*Upstream, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	u := &Upstream{
-		cfg: c, log: o.Log, files: files.digest, balance: newBalancer(c.Balance),
+		cfg: c, log: o.Log, files: files.Digest, balance: newBalancer(c.Balance),
 		budget: budget{share: c.Retry.Budget}, stop: stop, kicked: make(chan struct{}, 1), idle: make(chan struct{}),
 	}
 	for i := range c.Endpoints {
@@ -71,10 +70,13 @@ func New(cfg *config.Upstream, o Options) (*Upstream, error) {
 			stop()
 			return nil, fmt.Errorf("upstream %s: http3 needs https, not %s", c.Name, e.URL)
 		}
-		d := newDialer(c, e, files.config, o)
 		u.endpoints = append(u.endpoints, &endpoint{
 			url: e.URL, name: e.URL.String(), weight: e.Weight, hash: hash(e.URL.String()),
-			pool: newPool(c.Pool, d, c.Protocol, u.kick), health: health{limits: c.Health},
+			pool: pool.New(pool.Config{
+				URL: e.URL, Protocol: c.Protocol, Connections: c.Pool.Connections, Idle: c.Pool.Idle, IdleTimeout: c.Pool.IdleTimeout,
+				TLS: files, Dial: o.Dial, Kick: u.kick,
+			}),
+			health: health{limits: c.Health},
 		})
 	}
 	u.work.Go(func() { u.sweep(ctx) })
@@ -131,11 +133,11 @@ func (u *Upstream) sweep(ctx context.Context) {
 			return
 		case <-u.kicked:
 			for _, e := range u.endpoints {
-				e.pool.stir()
+				e.pool.Stir()
 			}
 		case now := <-tick.C:
 			for _, e := range u.endpoints {
-				e.pool.sweep(now)
+				e.pool.Sweep(now)
 			}
 		}
 	}
@@ -167,8 +169,8 @@ func (u *Upstream) Serves(cfg *config.Upstream) bool {
 	if !same || u.isClosed() {
 		return false
 	}
-	files, err := readTLS(&b.TLS)
-	return err == nil && files.digest == u.files
+	files, err := pool.ReadTLS(pool.Files(b.TLS))
+	return err == nil && files.Digest == u.files
 }
 
 // Key is what consistent_hash hashes for x; empty with the other balancers. An expression that fails gives the empty key.
@@ -202,7 +204,7 @@ func (u *Upstream) Status() []EndpointStatus {
 			URL: e.name, InFlight: int(e.inFlight.Load()), Requests: e.requests.Load(), Failed: e.failed.Load(),
 		}
 		e.health.describe(&s, now)
-		s.Connections, s.Idle = e.pool.count()
+		s.Connections, s.Idle = e.pool.Count()
 		list = append(list, s)
 	}
 	return list
@@ -248,7 +250,7 @@ func (u *Upstream) Close(ctx context.Context) error {
 	u.stop()
 	u.work.Wait()
 	for _, e := range u.endpoints {
-		e.pool.close()
+		e.pool.Close()
 	}
 	var err error
 	select {
@@ -257,7 +259,7 @@ func (u *Upstream) Close(ctx context.Context) error {
 		err = fmt.Errorf("close upstream %s: %w", u.cfg.Name, context.Cause(ctx))
 	}
 	for _, e := range u.endpoints {
-		e.pool.kill()
+		e.pool.Kill()
 	}
 	return err
 }
@@ -288,10 +290,4 @@ func (u *Upstream) RoundTrip(ctx context.Context, r *Request) (*Response, error)
 		return nil, err
 	}
 	return resp, nil
-}
-
-// digest is the SHA-256 of b.
-func digest(b []byte) []byte {
-	sum := sha256.Sum256(b)
-	return bytes.Clone(sum[:])
 }

@@ -1,7 +1,8 @@
-package upstream
+package pool
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -15,7 +16,6 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
-	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
 )
 
@@ -30,9 +30,9 @@ const (
 	continueTimeout = time.Second // how long an upstream may take to say 100 (RFC 9110 section 10.1.1)
 )
 
-// conn is one connection. It sends exactly what it is given, once: nothing below it repeats a request on another
+// Conn is one connection. It sends exactly what it is given, once: nothing below it repeats a request on another
 // connection, which is why http.Transport's own pool is not used.
-type conn interface {
+type Conn interface {
 	RoundTrip(*http.Request) (*http.Response, error)
 	Reserve() error // takes the right to one RoundTrip
 	Available() int
@@ -53,25 +53,25 @@ type dialer struct {
 	quic     *http3.Transport
 }
 
-func newDialer(cfg *config.Upstream, e *config.Endpoint, tlsConfig *tls.Config, o Options) *dialer {
-	d := &dialer{scheme: e.URL.Scheme, dialFunc: o.Dial}
+func newDialer(c Config) *dialer {
+	d := &dialer{scheme: c.URL.Scheme, dialFunc: c.Dial}
 	if d.dialFunc == nil {
 		// The resolver is asked again for every connection; with maxAge in pool.go that is how a changed address is noticed.
 		d.dialFunc = (&net.Dialer{KeepAlive: pingAfter}).DialContext
 	}
-	port := e.URL.Port()
+	port := c.URL.Port()
 	if port == "" {
 		port = "80"
 		if d.scheme == "https" {
 			port = "443"
 		}
 	}
-	d.address = net.JoinHostPort(e.URL.Hostname(), port)
-	d.tls = tlsConfig.Clone()
+	d.address = net.JoinHostPort(c.URL.Hostname(), port)
+	d.tls = c.TLS.config.Clone()
 	if d.tls.ServerName == "" {
-		d.tls.ServerName = e.URL.Hostname()
+		d.tls.ServerName = c.URL.Hostname()
 	}
-	switch cfg.Protocol {
+	switch c.Protocol {
 	case "http2":
 		d.require = "h2"
 		d.main = d.transport(false, true)
@@ -188,7 +188,7 @@ func (c *metered) Write(p []byte) (int, error) {
 const brokenGrace = 2 * time.Second
 
 // dial opens a connection, for an upgrade one that speaks HTTP/1.1.
-func (d *dialer) dial(ctx context.Context, upgrade bool) (*link, error) {
+func (d *dialer) dial(ctx context.Context, upgrade bool) (*Link, error) {
 	if d.h3 {
 		return d.dialQUIC(ctx)
 	}
@@ -201,16 +201,16 @@ func (d *dialer) dial(ctx context.Context, upgrade bool) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &link{conn: c, meter: m, proto: exchange.HTTP1, born: time.Now()}
+	l := &Link{Conn: c, meter: m, Protocol: exchange.HTTP1, born: time.Now()}
 	if m.alpn == "h2" || transport.Protocols.UnencryptedHTTP2() {
-		l.proto = exchange.HTTP2
+		l.Protocol = exchange.HTTP2
 		l.hook = c.SetStateHook
 	}
-	m.alone.Store(l.proto == exchange.HTTP1)
+	m.alone.Store(l.Protocol == exchange.HTTP1)
 	return l, nil
 }
 
-func (d *dialer) dialQUIC(ctx context.Context) (*link, error) {
+func (d *dialer) dialQUIC(ctx context.Context) (*Link, error) {
 	config := d.tls.Clone()
 	config.NextProtos = []string{http3.NextProtoH3}
 	config.MinVersion = tls.VersionTLS13
@@ -224,10 +224,10 @@ func (d *dialer) dialQUIC(ctx context.Context) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &link{conn: &quicConn{ClientConn: d.quic.NewClientConn(c), quic: c}, meter: new(meter), proto: exchange.HTTP3, born: time.Now()}, nil
+	return &Link{Conn: &quicConn{ClientConn: d.quic.NewClientConn(c), quic: c}, meter: new(meter), Protocol: exchange.HTTP3, born: time.Now()}, nil
 }
 
-// quicConn makes an HTTP/3 connection a conn.
+// quicConn makes an HTTP/3 connection a Conn.
 type quicConn struct {
 	*http3.ClientConn
 	quic *quic.Conn
@@ -240,7 +240,7 @@ func (c *quicConn) Reserve() error {
 	}
 	if c.busy.Add(1) > maxStreams {
 		c.busy.Add(-1)
-		return errBusy
+		return ErrBusy
 	}
 	return nil
 }
@@ -253,22 +253,30 @@ func (c *quicConn) Close() error {
 	return c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
 }
 
-// tlsFiles is a TLS configuration and the files it was read from, so that a reload notices changed ones.
-type tlsFiles struct {
-	config *tls.Config
-	digest string
+// Files is what ReadTLS reads. Paths are of PEM files.
+type Files struct {
+	CA         string // the only roots trusted; empty: the system's
+	Cert, Key  string // client certificate; empty: none
+	ServerName string // name to verify instead of the endpoint's host
+	MinVersion uint16 // default tls.VersionTLS12
 }
 
-// readTLS makes what New needs to connect to https endpoints. Certificates are always verified.
-func readTLS(c *config.UpstreamTLS) (*tlsFiles, error) {
-	t := &tlsFiles{config: &tls.Config{
+// TLS is a TLS configuration and the files it was read from, so that a reload notices changed ones.
+type TLS struct {
+	config *tls.Config
+	Digest string
+}
+
+// ReadTLS makes what is needed to connect to https endpoints. Certificates are always verified.
+func ReadTLS(c Files) (*TLS, error) {
+	t := &TLS{config: &tls.Config{
 		ServerName:         c.ServerName,
 		MinVersion:         max(c.MinVersion, tls.VersionTLS12),
 		ClientSessionCache: tls.NewLRUClientSessionCache(32),
 	}}
 	read := func(path string) ([]byte, error) {
 		b, err := os.ReadFile(path)
-		t.digest += fmt.Sprintf("%s %d %x\n", path, len(b), digest(b))
+		t.Digest += fmt.Sprintf("%s %d %x\n", path, len(b), sha256.Sum256(b))
 		return b, err
 	}
 	if c.CA != "" {

@@ -1,27 +1,38 @@
-package upstream
+// Package pool keeps the connections to one address: its main type is Pool. It lends single client connections that send
+// what they are given once. What is above it decides whether anything is sent again.
+package pool
 
 import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
+)
+
+// Errors a Pool gives besides those of dialling.
+var (
+	ErrConnect = errors.New("no connection within connect")
+	ErrBusy    = errors.New("no connection became free")
+	ErrClosed  = errors.New("pool is closed")
 )
 
 // maxAge is how long a connection is used for new requests. A name that points elsewhere is so noticed in time even by
 // connections that never fall idle.
 const maxAge = 5 * time.Minute
 
-// link is a connection in a pool.
-type link struct {
-	conn    conn
+// Link is a connection in a pool.
+type Link struct {
+	Conn     Conn
+	Protocol exchange.Protocol
+
 	meter   *meter
-	proto   exchange.Protocol
 	hook    func(func(*http.ClientConn)) // HTTP/2: calls back when streams become free
 	born    time.Time
 	used    time.Time // when it last became idle
@@ -31,20 +42,22 @@ type link struct {
 	tunnel  io.Closer // the raw connection after an upgrade; conn has let go of it
 }
 
-// shared reports whether several exchanges can be on the connection at once.
-func (l *link) shared() bool { return l.proto != exchange.HTTP1 }
+// Shared reports whether several exchanges can be on the connection at once.
+func (l *Link) Shared() bool { return l.Protocol != exchange.HTTP1 }
 
-// pool is the connections to one endpoint: HTTP/1.1 ones lent to one exchange at a time, the most recently used first,
+// Wrote is how many octets were written to an HTTP/1.1 connection, or were about to be.
+func (l *Link) Wrote() int64 { return l.meter.wrote.Load() }
+
+// Pool is the connections to one endpoint: HTTP/1.1 ones lent to one exchange at a time, the most recently used first,
 // and HTTP/2 and 3 ones lent to several.
-type pool struct {
-	limits config.UpstreamPool
+type Pool struct {
+	limits Config
 	dialer *dialer
-	kick   func() // asks for wakeAll(nil) from another goroutine; never blocks
 
 	mu       sync.Mutex
-	lent     map[*link]struct{} // HTTP/1.1, in use
-	idle     []*link            // HTTP/1.1, most recently used last
-	multi    []*link            // HTTP/2 and 3
+	lent     map[*Link]struct{} // HTTP/1.1, in use
+	idle     []*Link            // HTTP/1.1, most recently used last
+	multi    []*Link            // HTTP/2 and 3
 	open     int                // all of them, and those being opened
 	dialling int
 	single   bool         // the endpoint turned out to speak HTTP/1.1: connections are opened side by side
@@ -52,30 +65,53 @@ type pool struct {
 	closed   bool
 }
 
-func newPool(limits config.UpstreamPool, d *dialer, protocol string, kick func()) *pool {
-	single := protocol != "http2" && protocol != "http3" && (protocol != "auto" || d.scheme == "http")
-	return &pool{limits: limits, dialer: d, kick: kick, lent: map[*link]struct{}{}, single: single}
+// Config is what a Pool needs.
+type Config struct {
+	URL         *url.URL                                                             // scheme http or https, and host; the rest is not looked at
+	Protocol    string                                                               // http1 (default), http2, http3, or auto: by ALPN, and http1 in cleartext
+	Connections int                                                                  // open at once, at least 1
+	Idle        int                                                                  // kept idle over HTTP/1.1
+	IdleTimeout time.Duration                                                        // how long
+	TLS         *TLS                                                                 // from ReadTLS
+	Dial        func(ctx context.Context, network, address string) (net.Conn, error) // nil: the operating system's
+	// Kick is called when streams of an HTTP/2 connection became free and asks for a call of Stir from a goroutine that
+	// holds no lock. It must not block.
+	Kick func()
 }
 
-// get lends a connection on which one RoundTrip is reserved. It waits and dials for at most timeout.
-func (p *pool) get(ctx context.Context, timeout time.Duration) (l *link, err error) {
+// New makes a pool without connections.
+func New(c Config) *Pool {
+	d := newDialer(c)
+	protocol := c.Protocol
+	single := protocol != "http2" && protocol != "http3" && (protocol != "auto" || d.scheme == "http")
+	return &Pool{limits: c, dialer: d, lent: map[*Link]struct{}{}, single: single}
+}
+
+// Upgrades reports whether GetUpgrade can be used.
+func (p *Pool) Upgrades() bool { return p.dialer.upgrade != nil }
+
+// Dial opens a connection outside the pool, for a health check. The caller closes it.
+func (p *Pool) Dial(ctx context.Context) (*Link, error) { return p.dialer.dial(ctx, false) }
+
+// Get lends a connection on which one RoundTrip is reserved. It waits and dials for at most timeout.
+func (p *Pool) Get(ctx context.Context, timeout time.Duration) (l *Link, err error) {
 	p.mu.Lock()
 	if l := p.take(time.Now()); l != nil || p.closed {
 		p.mu.Unlock()
 		if l == nil {
-			return nil, errClosed
+			return nil, ErrClosed
 		}
 		return l, nil
 	}
 	p.mu.Unlock()
 
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errConnect)
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, ErrConnect)
 	defer cancel()
 	for {
 		p.mu.Lock()
 		if p.closed {
 			p.mu.Unlock()
-			return nil, errClosed
+			return nil, ErrClosed
 		}
 		if l := p.take(time.Now()); l != nil {
 			p.mu.Unlock()
@@ -89,7 +125,7 @@ func (p *pool) get(ctx context.Context, timeout time.Duration) (l *link, err err
 		}
 		if len(p.waiters) >= p.limits.Connections {
 			p.mu.Unlock()
-			return nil, errBusy
+			return nil, ErrBusy
 		}
 		turn := make(chan error, 1)
 		p.waiters = append(p.waiters, turn)
@@ -108,23 +144,23 @@ func (p *pool) get(ctx context.Context, timeout time.Duration) (l *link, err err
 				p.wake() // the turn that came too late is the next one's
 			}
 			p.mu.Unlock()
-			if cause := context.Cause(ctx); !errors.Is(cause, errConnect) || dialling {
+			if cause := context.Cause(ctx); !errors.Is(cause, ErrConnect) || dialling {
 				return nil, cause
 			}
-			return nil, errBusy
+			return nil, ErrBusy
 		}
 	}
 }
 
 // take finds an open connection and reserves a RoundTrip on it. p.mu is held.
-func (p *pool) take(now time.Time) *link {
+func (p *Pool) take(now time.Time) *Link {
 	if p.closed {
 		return nil
 	}
 	for len(p.idle) > 0 {
 		l := p.idle[len(p.idle)-1]
 		p.idle = p.idle[:len(p.idle)-1]
-		if now.Sub(l.used) < p.limits.IdleTimeout && now.Sub(l.born) < maxAge && l.conn.Err() == nil && l.conn.Reserve() == nil {
+		if now.Sub(l.used) < p.limits.IdleTimeout && now.Sub(l.born) < maxAge && l.Conn.Err() == nil && l.Conn.Reserve() == nil {
 			p.lent[l] = struct{}{}
 			return l
 		}
@@ -133,11 +169,11 @@ func (p *pool) take(now time.Time) *link {
 	for i := 0; i < len(p.multi); i++ {
 		l := p.multi[i]
 		switch {
-		case l.conn.Err() != nil:
+		case l.Conn.Err() != nil:
 			l.retired = true
 		case now.Sub(l.born) >= maxAge && p.open < p.limits.Connections:
 			l.retired = true
-		case !l.retired && l.conn.Reserve() == nil:
+		case !l.retired && l.Conn.Reserve() == nil:
 			l.streams++
 			return l
 		}
@@ -151,39 +187,39 @@ func (p *pool) take(now time.Time) *link {
 }
 
 // drop closes a connection that is in no list any more. p.mu is held.
-func (p *pool) drop(l *link) {
-	_ = l.conn.Close() // what it was used for has its own error
+func (p *Pool) drop(l *Link) {
+	_ = l.Conn.Close() // what it was used for has its own error
 	if l.tunnel != nil {
 		_ = l.tunnel.Close()
 	}
 	p.open--
 }
 
-// adopt notes that an upgrade took over the raw connection, for kill.
-func (p *pool) adopt(l *link, raw io.Closer) {
+// Adopt notes that an upgrade took over the raw connection, for Kill.
+func (p *Pool) Adopt(l *Link, raw io.Closer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l.tunnel = raw
 }
 
 // dial opens a connection; p.open and p.dialling were counted up for it.
-func (p *pool) dial(ctx context.Context) (*link, error) {
+func (p *Pool) dial(ctx context.Context) (*Link, error) {
 	l, err := p.dialer.dial(ctx, false)
 	if err == nil {
-		if err = l.conn.Reserve(); err != nil {
-			_ = l.conn.Close()
+		if err = l.Conn.Reserve(); err != nil {
+			_ = l.Conn.Close()
 		}
 	}
 	if err == nil && l.hook != nil {
 		// It may be called below Reserve, with p.mu held.
-		l.hook(func(*http.ClientConn) { p.kick() })
+		l.hook(func(*http.ClientConn) { p.limits.Kick() })
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.dialling--
 	if err == nil && p.closed {
-		_ = l.conn.Close()
-		err = errClosed
+		_ = l.Conn.Close()
+		err = ErrClosed
 	}
 	if err != nil {
 		p.open--
@@ -198,7 +234,7 @@ func (p *pool) dial(ctx context.Context) (*link, error) {
 		}
 		return nil, err
 	}
-	if !l.shared() {
+	if !l.Shared() {
 		p.lent[l] = struct{}{}
 		if !p.single {
 			p.single = true
@@ -212,25 +248,25 @@ func (p *pool) dial(ctx context.Context) (*link, error) {
 	return l, nil
 }
 
-// getUpgrade opens a connection that is used for one upgrade.
-func (p *pool) getUpgrade(ctx context.Context, timeout time.Duration) (*link, error) {
+// GetUpgrade opens a connection that is used for one upgrade.
+func (p *Pool) GetUpgrade(ctx context.Context, timeout time.Duration) (*Link, error) {
 	p.mu.Lock()
 	if p.closed || p.open >= p.limits.Connections {
 		defer p.mu.Unlock()
 		if p.closed {
-			return nil, errClosed
+			return nil, ErrClosed
 		}
-		return nil, errBusy
+		return nil, ErrBusy
 	}
 	p.open++
 	p.mu.Unlock()
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errConnect)
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, ErrConnect)
 	defer cancel()
 	l, err := p.dialer.dial(ctx, true)
 	if err == nil {
 		l.once = true
-		if err = l.conn.Reserve(); err != nil {
-			_ = l.conn.Close()
+		if err = l.Conn.Reserve(); err != nil {
+			_ = l.Conn.Close()
 		}
 	} else if cause := context.Cause(ctx); cause != nil {
 		err = cause
@@ -238,8 +274,8 @@ func (p *pool) getUpgrade(ctx context.Context, timeout time.Duration) (*link, er
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err == nil && p.closed {
-		_ = l.conn.Close()
-		err = errClosed
+		_ = l.Conn.Close()
+		err = ErrClosed
 	}
 	if err != nil {
 		p.open--
@@ -250,18 +286,18 @@ func (p *pool) getUpgrade(ctx context.Context, timeout time.Duration) (*link, er
 	return l, nil
 }
 
-// put takes a connection back. What is not fit for another exchange is closed.
-func (p *pool) put(l *link) {
+// Put takes a connection back. What is not fit for another exchange is closed.
+func (p *Pool) Put(l *Link) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer p.wake()
 	l.used = time.Now()
-	if l.shared() {
-		if q, ok := l.conn.(*quicConn); ok {
+	if l.Shared() {
+		if q, ok := l.Conn.(*quicConn); ok {
 			q.release()
 		}
 		l.streams--
-		if l.streams == 0 && (l.retired || l.conn.Err() != nil || p.closed) {
+		if l.streams == 0 && (l.retired || l.Conn.Err() != nil || p.closed) {
 			if i := slices.Index(p.multi, l); i >= 0 {
 				p.multi = slices.Delete(p.multi, i, i+1)
 				p.drop(l)
@@ -273,7 +309,7 @@ func (p *pool) put(l *link) {
 		return // closed by force
 	}
 	delete(p.lent, l)
-	if p.closed || l.once || l.conn.Err() != nil || l.conn.Available() == 0 || p.limits.Idle == 0 {
+	if p.closed || l.once || l.Conn.Err() != nil || l.Conn.Available() == 0 || p.limits.Idle == 0 {
 		p.drop(l)
 		return
 	}
@@ -285,7 +321,7 @@ func (p *pool) put(l *link) {
 }
 
 // wake lets the first waiter look again. p.mu is held.
-func (p *pool) wake() {
+func (p *Pool) wake() {
 	if len(p.waiters) > 0 {
 		p.waiters[0] <- nil
 		p.waiters = slices.Delete(p.waiters, 0, 1)
@@ -293,33 +329,33 @@ func (p *pool) wake() {
 }
 
 // wakeAll lets every waiter look again, or gives up for all of them. p.mu is held.
-func (p *pool) wakeAll(err error) {
+func (p *Pool) wakeAll(err error) {
 	for _, w := range p.waiters {
 		w <- err
 	}
 	p.waiters = nil
 }
 
-// stir lets every waiter look again.
-func (p *pool) stir() {
+// Stir lets every waiter look again.
+func (p *Pool) Stir() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.wakeAll(nil)
 }
 
-// sweep closes what has been idle or in use for too long, or is dead.
-func (p *pool) sweep(now time.Time) {
+// Sweep closes what has been idle or in use for too long, or is dead.
+func (p *Pool) Sweep(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.idle = slices.DeleteFunc(p.idle, func(l *link) bool {
-		if now.Sub(l.used) < p.limits.IdleTimeout && now.Sub(l.born) < maxAge && l.conn.Err() == nil {
+	p.idle = slices.DeleteFunc(p.idle, func(l *Link) bool {
+		if now.Sub(l.used) < p.limits.IdleTimeout && now.Sub(l.born) < maxAge && l.Conn.Err() == nil {
 			return false
 		}
 		p.drop(l)
 		return true
 	})
-	p.multi = slices.DeleteFunc(p.multi, func(l *link) bool {
-		if l.streams > 0 || (!l.retired && l.conn.Err() == nil && now.Sub(l.used) < p.limits.IdleTimeout && now.Sub(l.born) < maxAge) {
+	p.multi = slices.DeleteFunc(p.multi, func(l *Link) bool {
+		if l.streams > 0 || (!l.retired && l.Conn.Err() == nil && now.Sub(l.used) < p.limits.IdleTimeout && now.Sub(l.born) < maxAge) {
 			return false
 		}
 		p.drop(l)
@@ -328,17 +364,17 @@ func (p *pool) sweep(now time.Time) {
 	p.wake()
 }
 
-// close closes what is idle, and lets what is in use close when it is put back.
-func (p *pool) close() {
+// Close closes what is idle, and lets what is in use close when it is put back.
+func (p *Pool) Close() {
 	p.mu.Lock()
 	p.closed = true
-	p.wakeAll(errClosed)
+	p.wakeAll(ErrClosed)
 	p.mu.Unlock()
-	p.sweep(time.Now().Add(2 * maxAge))
+	p.Sweep(time.Now().Add(2 * maxAge))
 }
 
-// kill closes every connection, in use or not.
-func (p *pool) kill() {
+// Kill closes every connection, in use or not.
+func (p *Pool) Kill() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for l := range p.lent {
@@ -351,8 +387,8 @@ func (p *pool) kill() {
 	p.multi = nil
 }
 
-// count returns how many connections are open, and how many of them idle.
-func (p *pool) count() (open, idle int) {
+// Count returns how many connections are open, and how many of them idle.
+func (p *Pool) Count() (open, idle int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	idle = len(p.idle)
