@@ -1,0 +1,143 @@
+package config
+
+import (
+	"path/filepath"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/expr"
+	"github.com/postern-gateway/postern/gateway/provider"
+	"github.com/postern-gateway/postern/gateway/schema"
+	"github.com/postern-gateway/postern/gateway/state"
+	"github.com/postern-gateway/postern/gateway/variable"
+)
+
+// Options is what a configuration depends on besides its files.
+type Options struct {
+	Variables   map[string]string                // values for variable blocks (-var name=value)
+	Environment func(name string) (string, bool) // looks up POSTERN_VAR_name and secrets; nil: an empty environment
+	Backends    []state.Backend                  // the state backends compiled in
+	Formats     []provider.Format                // the provider formats compiled in
+	Version     string                           // the program's version for gateway.requires; empty: not checked
+	Secrets     bool                             // read secrets, as run does; otherwise they are values not known yet
+	Modules     bool                             // a plugin's .wasm must be there, as for run; otherwise its plugin.hcl is enough
+}
+
+// Load reads dir/config.hcl and dir/policies/*.hcl. It is pure but for reading files and secrets, and it goes on
+// after an error: the diagnostics are all there are, in order, each with a position in the sources. The Config is nil
+// when one of them is an error.
+func Load(dir string, opt Options) (*Config, schema.Sources, hcl.Diagnostics) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		abs = dir
+	}
+	f := &schema.Findings{Dir: abs, Sources: schema.Sources{}, Used: map[string]bool{}}
+	f.Read()
+	return load(f, opt)
+}
+
+// loader carries one Load from block to block.
+type loader struct {
+	*variable.Names // evaluates, and collects what is wrong
+	opt             Options
+	config          *Config
+
+	main, policy, test *schema.Block // what stands in the three kinds of file
+
+	listeners schema.Register[Listener]
+	plugins   schema.Register[Plugin]
+	upstreams schema.Register[Upstream]
+	models    schema.Register[Model]
+	policies  schema.Register[Policy]
+	routes    schema.Register[Route]
+	tests     schema.Register[Test]
+}
+
+// load turns sources into a Config. The order is fixed: variables, locals, secrets, manifests, blocks, and with them
+// references, which resolve whatever the order in the files.
+func load(f *schema.Findings, opt Options) (*Config, schema.Sources, hcl.Diagnostics) {
+	blocks := f.Parse()
+	if _, ok := f.Sources[schema.MainFile]; !ok {
+		return nil, f.Sources, f.Tidy()
+	}
+	l := &loader{
+		Names: variable.Evaluate(f, blocks, variable.Outside{Values: opt.Variables, Environment: opt.Environment, Secrets: opt.Secrets}),
+		opt:   opt, config: &Config{Dir: f.Dir},
+		main: schema.Main(), policy: schema.PolicyFile(), test: schema.TestFile(),
+		listeners: schema.Register[Listener]{Kind: "listener"},
+		plugins:   schema.Register[Plugin]{Kind: "plugin"},
+		upstreams: schema.Register[Upstream]{Kind: "upstream"},
+		models:    schema.Register[Model]{Kind: "model"},
+		policies:  schema.Register[Policy]{Kind: "policy"},
+		routes:    schema.Register[Route]{Kind: "route"},
+		tests:     schema.Register[Test]{Kind: "test"},
+	}
+	l.declare(blocks)
+	l.leaves(blocks)
+	l.pluginBlocks()
+	l.listenerBlocks()
+	l.upstreamBlocks()
+	l.modelBlocks()
+	l.policyBlocks()
+	l.routeBlocks()
+	l.testBlocks()
+	l.unused()
+	l.config.Digest = f.Digest()
+	diags := f.Tidy()
+	if diags.HasErrors() {
+		return nil, f.Sources, diags
+	}
+	return l.config, f.Sources, diags
+}
+
+// declare registers every block that has a name, before any is read.
+func (l *loader) declare(blocks hcl.Blocks) {
+	for _, b := range blocks {
+		switch b.Type {
+		case "listener":
+			schema.Declare(l.Findings, &l.listeners, b)
+		case "plugin":
+			schema.Declare(l.Findings, &l.plugins, b)
+		case "upstream":
+			schema.Declare(l.Findings, &l.upstreams, b)
+		case "model":
+			schema.Declare(l.Findings, &l.models, b)
+		case "policy":
+			schema.Declare(l.Findings, &l.policies, b)
+		case "route":
+			schema.Declare(l.Findings, &l.routes, b)
+		case "test":
+			schema.Declare(l.Findings, &l.tests, b)
+		}
+	}
+	l.config.Listeners, l.config.Plugins, l.config.Upstreams = l.listeners.Values(), l.plugins.Values(), l.upstreams.Values()
+	l.config.Models, l.config.Policies, l.config.Routes = l.models.Values(), l.policies.Values(), l.routes.Values()
+	l.config.Tests = l.tests.Values()
+}
+
+// unused warns about what nothing refers to.
+func (l *loader) unused() {
+	l.Names.Unused()
+	schema.Unused(l.Findings, &l.listeners, "listener")
+	schema.Unused(l.Findings, &l.plugins, "plugin")
+	schema.Unused(l.Findings, &l.upstreams, "upstream")
+	schema.Unused(l.Findings, &l.models, "model")
+	schema.Unused(l.Findings, &l.policies, "policy")
+}
+
+// compile type-checks a request-time expression and notes what it uses at load.
+func (l *loader) compile(e hcl.Expression, phase exchange.Phase, want cty.Type) *expr.Program {
+	for _, t := range e.Variables() {
+		if len(t) > 1 {
+			l.Used[t.RootName()+"."+schema.Step(t[1])] = true
+		}
+	}
+	p, diags := expr.Compile(e, expr.Scope{Phase: phase, Values: l.Context.Variables, Sources: l.Sources}, want)
+	l.Add(diags)
+	if diags.HasErrors() {
+		return nil
+	}
+	return p
+}

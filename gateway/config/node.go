@@ -1,0 +1,171 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"strconv"
+
+	version "github.com/hashicorp/go-version"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hcldec"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/postern-gateway/postern/gateway/schema"
+)
+
+var currencyPattern = regexp.MustCompile(`^[A-Z]{3}$`)
+
+// leaves reads the blocks that stand at most once.
+func (l *loader) leaves(blocks hcl.Blocks) {
+
+	one := func(name string) *schema.Section {
+		return schema.Over(l, &hcl.BodyContent{Blocks: blocks}, l.main, schema.StartOf(schema.MainFile)).One(name)
+	}
+	for _, b := range l.main.Blocks {
+		found := blocks.OfType(b.Name)
+		if !b.Repeat && len(found) > 1 {
+			l.Errorf(found[1].DefRange, "Duplicate block", "Only one %s block may stand in %s; the first is at %s.", b.Name, schema.MainFile, found[0].DefRange)
+		}
+		if b.Required && len(found) == 0 {
+			l.Errorf(schema.StartOf(schema.MainFile), "Missing block", "A %s block must stand in %s.", b.Name, schema.MainFile)
+		}
+	}
+
+	s := one("gateway")
+	l.config.Gateway = Gateway{Name: s.Text("name"), Requires: s.Text("requires"), Range: s.At}
+	if !schema.NamePattern.MatchString(l.config.Gateway.Name) {
+		l.Errorf(s.Where("name"), "Invalid name", "The name of a gateway must be a letter, then letters, digits, _ or -, at most 63.")
+	}
+	l.requires(s)
+	l.state(blocks.OfType("state"))
+
+	s = one("ledger")
+	l.config.Ledger = Ledger{Currency: s.Text("currency"), HoldTTL: s.Span("hold_ttl"), Retain: s.Span("retain"), Range: s.At}
+	if !currencyPattern.MatchString(l.config.Ledger.Currency) {
+		l.Errorf(s.Where("currency"), "Invalid currency", "currency must be an ISO 4217 code of three capital letters, such as \"USD\".")
+	}
+
+	if s = one("admin"); s.Given {
+		l.admin(s)
+	}
+
+	s = one("telemetry")
+	log, traces := s.One("log"), s.One("traces")
+	l.config.Telemetry = Telemetry{
+		LogLevel: log.Word("level"), LogFormat: log.Word("format"), AccessLog: log.Flag("access"), Metrics: s.Flag("metrics"),
+		TraceEndpoint: traces.Text("endpoint"), TraceRatio: traces.Ratio("ratio"), Range: s.At,
+	}
+	if t := l.config.Telemetry.TraceEndpoint; t != "" {
+		if u, err := url.Parse(t); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			l.Errorf(traces.Where("endpoint"), "Invalid URL", "endpoint must be an http or https URL, such as \"http://127.0.0.1:4318\".")
+		}
+	}
+}
+
+// requires checks the version constraint.
+func (l *loader) requires(s *schema.Section) {
+	text := l.config.Gateway.Requires
+	if text == "" {
+		return
+	}
+	constraint, err := version.NewConstraint(text)
+	if err != nil {
+		l.Errorf(s.Where("requires"), "Invalid version constraint", "requires must be one or more of =, !=, >, >=, <, <= or ~> with a version, separated by commas, such as \">= 0.1\".")
+		return
+	}
+	if l.opt.Version == "" {
+		return
+	}
+	// A pre-release satisfies what its release will: constraints are about what a configuration uses.
+	if v, err := version.NewVersion(l.opt.Version); err == nil && !constraint.Check(v.Core()) {
+		l.Errorf(s.Where("requires"), "Wrong version", "This configuration is for Postern %s; this is Postern %s.", text, l.opt.Version)
+	}
+}
+
+// state decodes the state block by its backend's own specification.
+func (l *loader) state(blocks hcl.Blocks) {
+	if len(blocks) == 0 {
+		return
+	}
+	b := blocks[0]
+	var names []string
+	for _, backend := range l.opt.Backends {
+		names = append(names, backend.Name)
+		if backend.Name != b.Labels[0] {
+			continue
+		}
+		l.config.State = State{Backend: backend.Name, Arguments: cty.EmptyObjectVal, Range: b.DefRange}
+		ok := true
+		for _, t := range hcldec.Variables(b.Body, backend.Spec) {
+			ok = l.Known(t) && ok
+		}
+		if !ok {
+			return
+		}
+		v, diags := hcldec.Decode(b.Body, backend.Spec, l.Context)
+		l.Add(diags)
+		if diags.HasErrors() {
+			return
+		}
+		l.config.State.Arguments = v
+		if !v.Type().IsObjectType() || !v.Type().HasAttribute("dir") {
+			return
+		}
+		if dir := v.GetAttr("dir"); schema.Textual(dir) && !dir.IsMarked() {
+			l.config.State.Dir = l.absolute(dir.AsString())
+		}
+		return
+	}
+	l.Errorf(b.LabelRanges[0], "Unknown backend", "There is no state backend %q.%s", b.Labels[0], schema.Choices(b.Labels[0], names))
+}
+
+func (l *loader) admin(s *schema.Section) {
+	token, isSecret := s.SecretText("token")
+	a := &Admin{Address: s.Text("address"), Token: token, ClientCA: l.file(s, "client_ca"), Range: s.At}
+	l.config.Admin = a
+	if token != "" && len(token) < 16 {
+		l.Errorf(s.Where("token"), "Token too short", "The token must have at least 16 characters; \"openssl rand -hex 32\" makes one.")
+	}
+	if token != "" && !isSecret {
+		l.Warnf(s.Where("token"), "Token in the open", "The token stands in the file. Read it from a secret block instead.")
+	}
+	if !s.Set("token") && !s.Set("client_ca") {
+		l.Errorf(s.At, "Missing token", "The admin listener needs a token or client_ca, or else anybody could use it.")
+	}
+	if !l.address(s, a.Address) || a.ClientCA != "" || s.Set("client_ca") {
+		return
+	}
+	host, _, _ := net.SplitHostPort(a.Address)
+	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+		l.Errorf(s.Where("address"), "Admin not on loopback", "Without client_ca the admin listener must be on a loopback address, such as \"127.0.0.1:9901\".")
+	}
+}
+
+// address checks the host:port of a section's address.
+func (l *loader) address(s *schema.Section, address string) bool {
+	if address == "" {
+		return false // reported, being required
+	}
+	host, port, err := net.SplitHostPort(address)
+	n, numErr := strconv.ParseUint(port, 10, 16)
+	if err != nil || numErr != nil || port != strconv.FormatUint(n, 10) {
+		l.Errorf(s.Where("address"), "Invalid address", "address must be host:port with a port from 0 to 65535, such as \":8443\" or \"127.0.0.1:8443\".")
+		return false
+	}
+	if _, err := netip.ParseAddr(host); host != "" && host != "localhost" && err != nil {
+		l.Errorf(s.Where("address"), "Invalid address", "The host must be an IP address of this machine, localhost, or nothing for all addresses.")
+		return false
+	}
+	return true
+}
+
+// absolute is a path as seen from the configuration's folder; nothing stays nothing.
+func (l *loader) absolute(path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(l.Dir, filepath.FromSlash(path))
+}

@@ -1,0 +1,172 @@
+package config
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/postern-gateway/postern/gateway/expr"
+	"github.com/postern-gateway/postern/gateway/manifest"
+	"github.com/postern-gateway/postern/gateway/schema"
+)
+
+// maxModule is the largest .wasm file that is read.
+const maxModule = 64 << 20
+
+var hashPattern = regexp.MustCompile(`^[0-9a-fA-F]{64}$`)
+
+func (l *loader) pluginBlocks() {
+	kind := l.main.Find("plugin")
+	for _, n := range l.plugins.List {
+		s := schema.Open(l, n.Block, kind)
+		limits := s.One("limits")
+		p := n.Value
+		*p = Plugin{
+			Name: n.Name, Source: s.Text("source"), SHA256: strings.ToLower(s.Text("sha256")), Grants: s.Words("grants"), Range: s.At,
+			Limits: PluginLimits{Memory: limits.Size("memory"), CPU: limits.Span("cpu"), Instances: int(limits.Count("instances")), Queue: limits.Span("queue")},
+		}
+		if p.SHA256 != "" && !hashPattern.MatchString(p.SHA256) {
+			l.Errorf(s.Where("sha256"), "Invalid hash", "sha256 is 64 hexadecimal digits, as sha256sum prints them.")
+			p.SHA256 = ""
+		}
+		if p.Source == "" {
+			continue
+		}
+		l.manifest(p, s)
+		if p.Manifest == nil {
+			continue
+		}
+		for _, g := range p.Grants {
+			if !p.Manifest.Asks(g) {
+				l.Errorf(s.Where("grants"), "Useless grant", "The plugin does not ask for %s. Remove it: a grant nobody needs is only a risk.", g)
+			}
+		}
+		for _, g := range p.Manifest.Grants {
+			if !slices.Contains(p.Grants, g.Capability) {
+				l.Errorf(s.Where("grants"), "Missing grant", "The plugin asks for %s: it %s. If you consent, write grants = [%s].", g.Capability, g.Reason, strings.Join(append(slices.Clone(p.Grants), g.Capability), ", "))
+			}
+		}
+	}
+}
+
+// manifest finds a plugin's module and manifest.
+func (l *loader) manifest(p *Plugin, s *schema.Section) {
+	source := l.absolute(filepath.Clean(p.Source))
+	folder := source
+	if filepath.Ext(source) == ".wasm" {
+		folder, p.Path = filepath.Dir(source), source
+	} else {
+		p.Path = filepath.Join(source, filepath.Base(source)+".wasm")
+	}
+	module, err := readBounded(p.Path, maxModule)
+	if err != nil && (l.opt.Modules || !errors.Is(err, fs.ErrNotExist)) {
+		l.Errorf(s.Where("source"), "Unreadable module", "The module %s can not be read: %s. Build it first.", l.relative(p.Path), schema.Cause(err))
+	}
+	if sum := sha256.Sum256(module); err == nil && p.SHA256 != "" && hex.EncodeToString(sum[:]) != p.SHA256 {
+		l.Errorf(s.Where("sha256"), "Wrong hash", "The module %s is another one: its SHA-256 is %x.", l.relative(p.Path), sum)
+	}
+	var packed []byte
+	if err == nil {
+		var bad error
+		if packed, _, bad = manifest.Section(module); bad != nil {
+			l.Errorf(s.Where("source"), "Broken module", "%s is no WebAssembly module: %s.", l.relative(p.Path), bad)
+			return
+		}
+	}
+	beside := filepath.Join(folder, "plugin.hcl")
+	text, err := readBounded(beside, 1<<20)
+	name := l.relative(beside)
+	switch {
+	case err == nil && packed != nil && !bytes.Equal(text, packed) && filepath.Ext(source) != ".wasm":
+		l.Warnf(s.Where("source"), "Stale module", "%s was packed with another manifest than the plugin.hcl beside it. Build it again.", l.relative(p.Path))
+	case packed != nil && (err != nil || filepath.Ext(source) == ".wasm"):
+		text, name = packed, l.relative(p.Path)+"/plugin.hcl"
+	case err != nil:
+		l.Errorf(s.Where("source"), "Missing manifest", "There is no manifest: %s can not be read (%s), and no module holds one.", name, schema.Cause(err))
+		return
+	}
+	l.Sources[name] = text
+	m, diags := manifest.Parse(text, name)
+	l.Add(diags)
+	if diags.HasErrors() {
+		return
+	}
+	p.Manifest = m
+	l.sees(m, name)
+}
+
+// sees checks what a manifest wants to see against what there is at each phase.
+func (l *loader) sees(m *manifest.Manifest, name string) {
+	for _, h := range m.Hooks {
+		for _, attribute := range h.Sees.Attributes {
+			at := l.quoted(h.Range, name, attribute)
+			a, ok := expr.Lookup(attribute)
+			if !ok {
+				var names []string
+				for _, a := range expr.Attributes() {
+					names = append(names, a.Name)
+				}
+				l.Errorf(at, "Unknown attribute", "There is no attribute %q.%s", attribute, schema.Choices(attribute, names))
+			} else if a.Since > h.Phase {
+				l.Errorf(at, "Not known yet", "%s is known from phase %s on, and this hook is at %s.", attribute, a.Since, h.Phase)
+			}
+		}
+	}
+}
+
+// quoted finds a text in quotes after the start of a block, to point at it.
+func (l *loader) quoted(block hcl.Range, name, text string) hcl.Range {
+	src := l.Sources[name]
+	if block.Filename == "" {
+		block = schema.StartOf(name)
+	}
+	if block.Start.Byte > len(src) {
+		return block
+	}
+	offset := bytes.Index(src[block.Start.Byte:], []byte(`"`+text+`"`))
+	if offset < 0 {
+		return block
+	}
+	pos := block.Start
+	for _, c := range src[block.Start.Byte : block.Start.Byte+offset] {
+		pos.Byte++
+		pos.Column++
+		if c == '\n' {
+			pos.Line, pos.Column = pos.Line+1, 1
+		}
+	}
+	end := pos
+	end.Byte += len(text) + 2
+	end.Column += len(text) + 2
+	return hcl.Range{Filename: name, Start: pos, End: end}
+}
+
+// relative is a path as messages show it: seen from the configuration's folder, with slashes.
+func (l *loader) relative(path string) string {
+	if rel, err := filepath.Rel(l.Dir, path); err == nil {
+		path = rel
+	}
+	return filepath.ToSlash(path)
+}
+
+func readBounded(path string, most int64) ([]byte, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, errors.New("not a file")
+	case info.Size() > most:
+		return nil, errors.New("too large")
+	}
+	return os.ReadFile(path)
+}
