@@ -1,0 +1,134 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/state"
+)
+
+// recoverStep is how many open intents are settled in one commit.
+const recoverStep = 500
+
+// load reads what is stored, settles what a crashed run left open, and stores that this run has begun.
+func (l *Ledger) load(ctx context.Context) error {
+	var err error
+	l.head, err = l.readHead(ctx)
+	if errors.Is(err, state.ErrNotFound) {
+		for _, err := range l.store.Scan(ctx, []byte(allPrefix), nil) {
+			if err != nil {
+				return err
+			}
+			return fmt.Errorf("%w: there are records but no head", ErrCorrupt)
+		}
+		l.head = head{currency: l.currency}
+	} else if err != nil {
+		return err
+	}
+	if l.head.currency != l.currency {
+		return fmt.Errorf("%w: the ledger is kept in %s, not %s", ErrInvalid, l.head.currency, l.currency)
+	}
+	l.head.boot++
+	if err := l.loadFloor(ctx); err != nil {
+		return err
+	}
+	for e, err := range l.store.Scan(ctx, []byte(accountPrefix), nil) {
+		if err != nil {
+			return err
+		}
+		id := string(e.Key[len(accountPrefix):])
+		r, ok := decodeAccount(e.Value)
+		if !ok {
+			return fmt.Errorf("%w: account %s", ErrCorrupt, id)
+		}
+		l.accounts[id] = &account{id: id, closed: r.closed, opened: r.opened, total: r.total}
+	}
+	for e, err := range l.store.Scan(ctx, []byte(pricePrefix), nil) {
+		if err != nil {
+			return err
+		}
+		var key digest
+		row, ok := decodePrice(e.Value)
+		if !ok || copy(key[:], e.Key[len(pricePrefix):]) != len(key) {
+			return fmt.Errorf("%w: a price row", ErrCorrupt)
+		}
+		l.prices[key] = &priceRow{row: row, stored: true}
+	}
+	var open []*holding
+	for e, err := range l.store.Scan(ctx, []byte(intentPrefix), nil) {
+		if err != nil {
+			return err
+		}
+		h, err := l.reopen(string(e.Key[len(intentPrefix):]), e.Value)
+		if err != nil {
+			return err
+		}
+		open = append(open, h)
+	}
+	return l.settleAll(open)
+}
+
+func (l *Ledger) loadFloor(ctx context.Context) error {
+	b, err := l.store.Get(ctx, []byte(floorKey))
+	if errors.Is(err, state.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	f, ok := decodeFloor(b)
+	if !ok {
+		return fmt.Errorf("%w: floor", ErrCorrupt)
+	}
+	l.floor = f
+	return nil
+}
+
+// reopen makes the hold of a stored intent known again.
+func (l *Ledger) reopen(id string, record []byte) (*holding, error) {
+	i, ok := decodeIntent(record)
+	if !ok {
+		return nil, fmt.Errorf("%w: intent of hold %s", ErrCorrupt, id)
+	}
+	h := &holding{intent: i, id: id, account: l.accounts[i.Account], version: 1, stored: 1, deadline: time.Time{}}
+	if h.account == nil {
+		return nil, fmt.Errorf("%w: hold %s is of an unknown account", ErrCorrupt, id)
+	}
+	if i.Price != (digest{}) {
+		if h.price = l.prices[i.Price]; h.price == nil {
+			return nil, fmt.Errorf("%w: hold %s has an unknown price", ErrCorrupt, id)
+		}
+	}
+	h.account.held = h.account.held.Add(i.Held)
+	l.keep(h)
+	return h, nil
+}
+
+// settleAll settles holds by their checkpoints. Even without any it commits once, so that no id is minted twice.
+func (l *Ledger) settleAll(open []*holding) error {
+	for first := true; first || len(open) > 0; first = false {
+		g := l.newGroup()
+		g.force = true
+		n := min(len(open), recoverStep)
+		var amount exchange.Amount
+		l.mu.Lock()
+		for _, h := range open[:n] {
+			g.settle(h, Settlement{Usage: h.Checkpoint}, Recovered|Estimated)
+			amount = amount.Add(h.outcome.receipt.Amount)
+			l.log.Warn("ledger: a call was under way when the last run ended; settled by its last checkpoint",
+				"hold", h.id, "amount", h.outcome.receipt.Amount, "held", h.Held)
+		}
+		l.mu.Unlock()
+		g.commit()
+		if l.fault != nil {
+			return l.fault
+		}
+		open = open[n:]
+		l.recovered.Intents += n
+		l.recovered.Amount = l.recovered.Amount.Add(amount)
+	}
+	return nil
+}
