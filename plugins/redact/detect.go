@@ -160,7 +160,7 @@ func (d *Detector) allowed(kind Kind, value []byte) bool {
 		switch kind {
 		case Email:
 			at := len(value) - len(a)
-			if at > 1 && (a[0] == '@' || value[at-1] == '@' || value[at-1] == '.') && equalFold(a, value[at:]) {
+			if at > 0 && (a[0] == '@' || value[at-1] == '@' || value[at-1] == '.') && equalFold(a, value[at:]) {
 				return true
 			}
 		case Phone, Card, IBAN, ResidentID: // the same number in another notation

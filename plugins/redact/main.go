@@ -1,3 +1,295 @@
+// Command redact is a Postern plugin that keeps personal data from upstreams: its main type is plugin. In the request
+// phase it puts placeholders in the place of what it finds; in the response phase it puts the originals back.
 package main
 
+import (
+	"errors"
+
+	"github.com/postern-gateway/postern/sdk/abi"
+	postern "github.com/postern-gateway/postern/sdk/go"
+)
+
+var _ = postern.Register(newPlugin())
+
 func main() {}
+
+// plugin is one instance. Nothing of an exchange stays in it: what the reply needs travels as the exchange's carry.
+type plugin struct {
+	stages   []stage
+	vault    Vault
+	redactor Redactor
+	restorer Restorer
+	carry    []byte
+}
+
+// stage is one use of the plugin.
+type stage struct {
+	detector Detector
+	deny     bool // action = "deny"
+	restore  bool
+	pass     bool // on_invalid = "pass"
+}
+
+func newPlugin() *plugin {
+	p := new(plugin)
+	p.redactor.Vault, p.restorer.Vault = &p.vault, &p.vault
+	return p
+}
+
+// Slots, in the order of plugin.hcl.
+const (
+	slotContentType     = 0 // of the request hook
+	slotContentEncoding = 0 // of the response hook
+)
+
+// The carried form is the Vault's, with these flags, then what the response needs between its pieces: the state of a
+// Chunk, or of the events, or nothing yet.
+const (
+	flagJSONMode = 1 << iota // the reply's content is a JSON text
+	flagChunk
+	flagEvents
+)
+
+// Configure reads a stage's configuration.
+func (p *plugin) Configure(s *postern.Stage) error {
+	st := stage{
+		deny:    string(s.Config.Member("action").Bytes()) == "deny",
+		restore: s.Config.Member("restore").Bool(),
+		pass:    string(s.Config.Member("on_invalid").Bytes()) == "pass",
+	}
+	for _, v := range s.Config.Member("kinds").Each {
+		kind := Kind(0)
+		for k := Email; k < kindEnd; k++ {
+			if k.Name() == string(v.Bytes()) {
+				kind = k
+			}
+		}
+		if kind == 0 {
+			return errors.New(`kinds: there is no kind "` + v.Text() + `"; there are: email, phone, card, iban, resident_id, secret`)
+		}
+		st.detector.Kinds[kind] = true
+	}
+	if s.Phase == postern.Request && st.detector.Kinds == [kindEnd]bool{} {
+		return errors.New("kinds: name at least one")
+	}
+	for _, v := range s.Config.Member("allow").Each {
+		value := []byte(v.Text())
+		for i := range value {
+			value[i] = lower(value[i])
+		}
+		if len(value) == 0 {
+			return errors.New("allow: an empty value")
+		}
+		st.detector.Allow = append(st.detector.Allow, value)
+	}
+	for len(p.stages) <= s.Number {
+		p.stages = append(p.stages, stage{})
+	}
+	p.stages[s.Number] = st
+	return nil
+}
+
+// On handles one event.
+func (p *plugin) On(e *postern.Event, r *postern.Result) error {
+	switch e.Kind {
+	case abi.EventRequest:
+		return p.request(e, r, &p.stages[e.Stage])
+	case abi.EventResponse:
+		return p.response(e, r)
+	case abi.EventResponseBody:
+		return p.responseBody(e, r)
+	}
+	return nil
+}
+
+// maxSplices is how many placeholders are put in one by one; more are sent as a new body.
+const maxSplices = 1000
+
+func (p *plugin) request(e *postern.Event, r *postern.Result, st *stage) error {
+	body, _ := e.Body()
+	if len(body) == 0 {
+		return nil
+	}
+	if e.Truncated() {
+		r.Respond(413, "body_too_large", "The request body is larger than can be looked through for personal data.")
+		return nil
+	}
+	var flags byte
+	if carry := e.Carry(); len(carry) > 0 { // another stage of this plugin was here
+		known, _, ok := p.vault.load(carry)
+		if !ok {
+			return errors.New("the carry can not be read")
+		}
+		flags = known
+	} else {
+		p.vault.reset()
+	}
+	p.redactor.Detector = &st.detector
+	var err error
+	switch contentType, _ := e.Header(slotContentType); media(contentType) {
+	case mediaJSON:
+		err = p.redactor.JSON(body)
+	case mediaText:
+		err = p.redactor.Text(body)
+	default:
+		err = errInvalid
+	}
+	switch {
+	case errors.Is(err, errInvalid) && st.pass:
+		r.Meter("unreadable", 1)
+		return nil
+	case errors.Is(err, errInvalid):
+		r.Respond(400, "unreadable_body", "The request body can not be looked through for personal data: it has to be JSON or text in UTF-8.")
+		return nil
+	case err != nil:
+		r.Respond(413, "too_much_personal_data", "The request body holds more personal data than can be replaced in one request.")
+		return nil
+	}
+	for kind, n := range p.redactor.Found {
+		if n > 0 {
+			r.Meter(Kind(kind).Name(), int64(n))
+		}
+	}
+	if len(p.redactor.edits) == 0 {
+		return nil
+	}
+	if st.deny {
+		detail := append(p.carry[:0], "The request body holds personal data: "...)
+		for kind, n := range p.redactor.Found {
+			if n > 0 {
+				detail = append(append(detail, Kind(kind).Name()...), ", "...)
+			}
+		}
+		p.carry = detail
+		detail[len(detail)-2] = '.'
+		r.Respond(400, "personal_data_found", postern.String(detail[:len(detail)-1]))
+		return nil
+	}
+	if len(p.redactor.edits) > maxSplices {
+		p.carry = p.redactor.Append(p.carry[:0], body)
+		r.ReplaceBody(p.carry)
+	} else {
+		p.redactor.Edits(func(start, end int, placeholder []byte) { r.Splice(start, end-start, placeholder) })
+	}
+	if st.restore {
+		if p.redactor.JSONMode {
+			flags |= flagJSONMode
+		}
+		p.carry = p.vault.appendCarry(p.carry[:0], flags)
+		r.Carry(p.carry)
+		r.RemoveHeader("accept-encoding") // the reply has to be readable
+	}
+	if cap(p.carry) > 1<<20 {
+		p.carry = nil
+	}
+	return nil
+}
+
+// response looks at the reply's head.
+func (p *plugin) response(e *postern.Event, r *postern.Result) error {
+	if len(e.Carry()) == 0 {
+		r.Done() // nothing was replaced
+		return nil
+	}
+	if encoding, ok := e.Header(slotContentEncoding); ok && !equalFold([]byte("identity"), encoding) {
+		e.Host.Warn("the reply is compressed: its placeholders stay")
+		r.Done()
+		return nil
+	}
+	for _, digest := range [...]string{"content-digest", "repr-digest", "digest", "content-md5"} { // of what is going to change
+		r.RemoveHeader(digest)
+	}
+	return nil
+}
+
+func (p *plugin) responseBody(e *postern.Event, r *postern.Result) error {
+	carry := e.Carry()
+	body, _ := e.Body()
+	if e.Stream() && len(carry) > 1 && carry[1]&flagEvents == 0 && !suspicious(body) {
+		return nil // most events
+	}
+	flags, state, ok := p.vault.load(carry)
+	if !ok {
+		return errors.New("the carry can not be read")
+	}
+	var restored []byte
+	var changed bool
+	first := flags&(flagChunk|flagEvents) == 0
+	known := len(carry) - len(state)
+	switch {
+	case e.Stream():
+		p.restorer.loadPending(state)
+		before := len(p.restorer.sent)
+		restored, changed = p.restorer.Events(body, e.End(), flags&flagJSONMode != 0)
+		if before > 0 || len(p.restorer.sent) > 0 {
+			p.carry = append(p.carry[:0], carry[:known]...)
+			p.carry[1] &^= flagEvents
+			if len(p.restorer.sent) > 0 {
+				p.carry[1] |= flagEvents
+				p.carry = p.restorer.appendPending(p.carry)
+			}
+			r.Carry(p.carry)
+		}
+	case first && e.End():
+		restored, changed = p.restorer.Whole(body)
+	default:
+		var c Chunk
+		c.load(state)
+		restored, changed = c.Next(&p.restorer, body, e.End())
+		p.carry = append(p.carry[:0], carry[:known]...)
+		p.carry[1] |= flagChunk
+		p.carry = c.append(p.carry)
+		r.Carry(p.carry)
+	}
+	if changed {
+		r.ReplaceBody(restored)
+	}
+	return nil
+}
+
+type mediaType uint8
+
+const (
+	mediaOther mediaType = iota
+	mediaJSON
+	mediaText
+)
+
+// media tells how a body of that content type is read. Without a content type it has to be JSON.
+func media(contentType []byte) mediaType {
+	end := 0
+	for end < len(contentType) && contentType[end] != ';' && contentType[end] != ' ' {
+		end++
+	}
+	name, parameters := contentType[:end], contentType[end:]
+	if at := indexFold(parameters, "charset="); at >= 0 {
+		charset := parameters[at+len("charset="):]
+		if len(charset) > 0 && charset[0] == '"' {
+			charset = charset[1:]
+		}
+		stop := 0
+		for stop < len(charset) && (isAlnum(charset[stop]) || charset[stop] == '-') {
+			stop++
+		}
+		if c := charset[:stop]; !equalFold([]byte("utf-8"), c) && !equalFold([]byte("us-ascii"), c) {
+			return mediaOther
+		}
+	}
+	switch {
+	case len(name) == 0, equalFold([]byte("application/json"), name),
+		len(name) > 5 && equalFold([]byte("+json"), name[len(name)-5:]):
+		return mediaJSON
+	case len(name) > 5 && equalFold([]byte("text/"), name[:5]):
+		return mediaText
+	}
+	return mediaOther
+}
+
+func indexFold(b []byte, s string) int {
+	for i := 0; i+len(s) <= len(b); i++ {
+		if equalFold([]byte(s), b[i:i+len(s)]) {
+			return i
+		}
+	}
+	return -1
+}
