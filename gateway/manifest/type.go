@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -253,17 +254,28 @@ func readURL(text string) (cty.Value, error) {
 }
 
 func readCIDR(text string) (cty.Value, error) {
-	prefix, err := netip.ParsePrefix(text)
-	if address, bad := netip.ParseAddr(text); bad == nil && address.Zone() == "" {
-		prefix, err = netip.PrefixFrom(address, address.BitLen()), nil
-	}
+	prefix, err := ParseCIDR(text)
 	if err != nil {
-		return cty.NilVal, fmt.Errorf(`%s is no address range: write one such as "10.0.0.0/8" or "2001:db8::/32"`, quote(text))
-	}
-	if prefix != prefix.Masked() {
-		return cty.NilVal, fmt.Errorf("%s has bits beyond its length: write %q", quote(text), prefix.Masked())
+		return cty.NilVal, err
 	}
 	return cty.StringVal(prefix.String()), nil
+}
+
+// ParseCIDR reads a range of addresses (RFC 4632, RFC 4291 section 2.3), or one address as a range of one. Its errors
+// follow a subject, and do not quote text.
+func ParseCIDR(text string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	prefix, err := netip.ParsePrefix(text)
+	switch {
+	case err != nil, prefix.Addr().Is4In6():
+		return prefix, errors.New(`must be written like "10.0.0.0/8" or "2001:db8::/32"`)
+	case prefix != prefix.Masked():
+		return prefix, errors.New("must not have bits beyond its length")
+	}
+	return prefix, nil
 }
 
 func readRegex(text string) (cty.Value, error) {

@@ -18,7 +18,8 @@ var ErrPath = errors.New("path refused")
 //   - Refused, because servers disagree: an encoded slash, a backslash in any form, control characters in any form, a
 //     broken percent-encoding, "#" and "?", dot segments above the root, and dot segments with parameters ("..;x").
 //
-// Canonical is idempotent, and returns raw itself, without allocating, when it is canonical already.
+// Canonical is idempotent. It allocates only for a path that holds a percent-encoding, a segment that is empty or begins
+// with a dot, or what is refused or encoded.
 func Canonical(raw string) (string, error) {
 	if raw == "" || raw[0] != '/' {
 		return "", fmt.Errorf("%w: it does not begin with a slash", ErrPath)

@@ -68,7 +68,10 @@ func ParsePattern(s string) (*Pattern, error) {
 	if err := checkHost(p.host, at); err != nil {
 		return nil, err
 	}
-	return p, p.parsePath(at + slash)
+	if err := p.parsePath(at + slash); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 func checkMethod(method string) error {
