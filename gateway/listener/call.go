@@ -1,0 +1,228 @@
+package listener
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/postern-gateway/postern/gateway/exchange"
+)
+
+// call is one exchange and how it hangs on its connection: it carries the exchange, its body and its reply in one
+// piece. It is not reused, because a body may be read by a goroutine that outlives the handler.
+type call struct {
+	x    exchange.Exchange
+	peer *peer
+	live *live // as it was when the exchange began
+	w    http.ResponseWriter
+	rc   *http.ResponseController
+	body body
+
+	guard *guard // HTTP/1.1
+	head  *head  // HTTP/1.1
+	final func() bool
+
+	mu   sync.Mutex // guards over, and with it every use of rc from another goroutine than the handler's
+	over bool       // the handler has returned: w is not ours any more
+
+	// The reply. replying serialises what touches w.
+	replying   sync.Mutex
+	started    bool // the final head was given
+	ended      bool
+	aborted    bool
+	noBody     bool // the reply has no body, whatever is written
+	length     int64
+	written    int64
+	tunnel     *tunnel
+	readStall  stall
+	writeStall stall
+}
+
+// newCall begins an exchange. final says whether it is the last one its connection may carry.
+func newCall(p *peer, w http.ResponseWriter, protocol exchange.Protocol, final func() bool) *call {
+	set := p.sock.door.set
+	c := &call{peer: p, live: p.live(), w: w, rc: http.NewResponseController(w), final: final}
+	c.x = exchange.Exchange{ID: set.cfg.NewID(), Start: time.Now(), Listener: c.live.cfg.Name, Reply: c}
+	c.x.Request = exchange.Request{
+		Protocol: protocol, Scheme: "http", Body: exchange.NoBody, Remote: p.remote, Local: p.local, TLS: p.tls,
+	}
+	if p.tls != nil {
+		c.x.Request.Scheme = "https"
+	}
+	return c
+}
+
+// withBody gives the exchange a body of length octets, or -1, read from r.
+func (c *call) withBody(r *http.Request, length int64) {
+	c.x.Request.Length = length
+	if length == 0 {
+		return
+	}
+	c.body = body{call: c, req: r, length: length, limit: c.live.cfg.Limits.Body}
+	c.x.Request.Body = &c.body
+}
+
+// run has the handler answer and sees to it that the reply is whole or recognisably not.
+func (c *call) run(ctx context.Context) {
+	if !c.peer.sock.begin() {
+		panic(http.ErrAbortHandler)
+	}
+	defer c.peer.sock.busy.Done()
+	if c.guard == nil {
+		// HTTP/1.1 has the guard for this. A flow-controlled stream can stall while its connection is well.
+		c.readStall.set(c.live.cfg.Timeouts.Body, func() { c.unblock(c.rc.SetReadDeadline) })
+		c.writeStall.set(c.live.cfg.Timeouts.Write, func() { c.unblock(c.rc.SetWriteDeadline) })
+		defer c.readStall.stop()
+		defer c.writeStall.stop()
+	}
+	c.invoke(ctx)
+	if c.tunnel != nil {
+		_ = c.tunnel.Close()
+		c.end()
+		return
+	}
+	if !c.started && !c.aborted {
+		c.problem(&exchange.Problem{Status: 500, Code: "internal_error", Title: "Internal error"})
+	}
+	c.end()
+	if c.aborted || !c.ended {
+		if c.guard != nil && c.head.minor == 0 && c.length < 0 {
+			c.guard.c.reset()
+		}
+		panic(http.ErrAbortHandler) // the servers cut the connection or reset the stream
+	}
+}
+
+// invoke calls the handler. A panic costs its own exchange and nothing else.
+func (c *call) invoke(ctx context.Context) {
+	defer func() {
+		if v := recover(); v != nil && v != http.ErrAbortHandler {
+			c.peer.sock.door.set.log.Error("handler panicked", "exchange", c.x.ID, "listener", c.x.Listener,
+				"panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+		} else if v != nil {
+			c.aborted = true
+		}
+	}()
+	c.peer.sock.door.set.cfg.Handler(ctx, &c.x)
+}
+
+// end takes w away from whoever still holds the exchange, and makes a read that is still blocked return.
+func (c *call) end() {
+	c.body.abandon()
+	c.mu.Lock()
+	c.over = true
+	c.mu.Unlock()
+	if c.guard == nil {
+		return
+	}
+	c.guard.finished.Add(1)
+}
+
+// unblock makes a read or a write that waits for the client return, by a deadline in the past.
+func (c *call) unblock(setDeadline func(time.Time) error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.over {
+		_ = setDeadline(time.Unix(1, 0))
+	}
+}
+
+// refuse answers what the handler is not shown.
+func (c *call) refuse(p *exchange.Problem) {
+	c.peer.sock.door.set.cfg.Observer.Refused(c.x.Listener, p.Code)
+	c.problem(p)
+	c.end()
+}
+
+// problem replies with p as application/problem+json (RFC 9457). Errors are the client's loss.
+func (c *call) problem(p *exchange.Problem) {
+	doc, err := json.Marshal(struct {
+		Type   string `json:"type"`
+		Title  string `json:"title"`
+		Status int    `json:"status"`
+		Detail string `json:"detail,omitempty"`
+	}{"urn:postern:problem:" + p.Code, p.Title, p.Status, p.Detail})
+	if err != nil {
+		c.aborted = true
+		return
+	}
+	h := append(exchange.Header{
+		{Name: "content-type", Value: "application/problem+json"},
+		{Name: "cache-control", Value: "no-store"},
+	}, p.Header...)
+	if c.Head(p.Status, h, int64(len(doc))) == nil {
+		_, _ = c.Write(doc)
+		_ = c.End(nil)
+	}
+}
+
+// stall notices that one read or one write has waited too long. Its timer runs only when there was something to wait
+// for, and is not touched by every read or write.
+type stall struct {
+	mu    sync.Mutex
+	limit time.Duration
+	fire  func()
+	since time.Time // zero: nothing waits
+	timer *time.Timer
+	done  bool
+	fired bool
+}
+
+func (s *stall) set(limit time.Duration, fire func()) { s.limit, s.fire = limit, fire }
+
+// begin says that a wait begins.
+func (s *stall) begin() {
+	if s.fire == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.since = time.Now()
+	if s.timer == nil && !s.done {
+		s.timer = time.AfterFunc(s.limit, s.check)
+	}
+}
+
+// end says that the wait is over, and whether it took too long.
+func (s *stall) end() (tooLong bool) {
+	if s.fire == nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.since = time.Time{}
+	return s.fired
+}
+
+func (s *stall) check() {
+	s.mu.Lock()
+	if s.done {
+		s.mu.Unlock()
+		return
+	}
+	wait := s.limit
+	if !s.since.IsZero() {
+		wait -= time.Since(s.since)
+	}
+	if wait > 0 {
+		s.timer.Reset(wait)
+		s.mu.Unlock()
+		return
+	}
+	s.fired = true
+	s.mu.Unlock()
+	s.fire()
+}
+
+func (s *stall) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.done = true
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+}

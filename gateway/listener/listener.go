@@ -1,0 +1,208 @@
+// Package listener opens the sockets of a configuration and speaks HTTP/1.1, 2 and 3 on them in front of one handler.
+// Its main type is Set: Apply reconciles it with a new configuration without dropping a connection.
+//
+// HTTP/1.1 and 2 come in through the standard server and HTTP/3 through quic-go, each behind a thin adapter; nothing
+// above this package knows which it was. What the standard server is too lenient about is refused before it sees it:
+// guard.go follows HTTP/1.1 framing octet by octet, and request.go checks what HTTP/2 and 3 let through.
+package listener
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/exchange"
+)
+
+// Handler answers one exchange. ctx ends when the client goes or the listener stops hard. When it returns, the reply is
+// either ended or is broken off: a reply that was not ended never looks whole to the client.
+type Handler func(ctx context.Context, x *exchange.Exchange)
+
+// Observer is told what happens below the handler, for metrics. Calls come from many goroutines and must not block.
+type Observer interface {
+	// Opened says that a connection was accepted and its protocol is known.
+	Opened(listener string, p exchange.Protocol)
+	// Closed follows every Opened.
+	Closed(listener string, p exchange.Protocol)
+	// Refused says that a request or connection was refused before the handler saw it. reason is one of a few words:
+	// a problem's code, "connections", "handshake" or "flood".
+	Refused(listener, reason string)
+}
+
+// Config is what a Set needs.
+type Config struct {
+	Log      *slog.Logger  // nil: nothing is logged
+	Handler  Handler       // required
+	NewID    func() string // mints Exchange.ID; required
+	Dir      string        // data directory: development certificates are kept below Dir/tls; empty: in memory
+	Observer Observer      // nil: nobody is told
+}
+
+// Set is the open listeners. Its methods may be called from several goroutines; Apply and Shutdown wait for each other.
+type Set struct {
+	cfg  Config
+	log  *slog.Logger
+	http *http.Server // serves HTTP/1.1 connections; it never listens itself
+	ca   *developmentCA
+
+	mu     sync.Mutex // serialises Apply and Shutdown
+	doors  map[string]*door
+	closed bool
+
+	draining sync.WaitGroup  // doors and sockets on their way out
+	hard     context.Context // ends when those must be gone
+	cut      context.CancelFunc
+}
+
+// ErrClosed is returned by Apply after Shutdown.
+var ErrClosed = errors.New("listeners are shut down")
+
+// New returns a Set without any listener.
+func New(cfg Config) *Set {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Observer == nil {
+		cfg.Observer = nobody{}
+	}
+	s := &Set{cfg: cfg, log: cfg.Log, doors: make(map[string]*door), ca: newDevelopmentCA(cfg.Dir)}
+	s.hard, s.cut = context.WithCancel(context.Background())
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	s.http = &http.Server{
+		Handler:                      http.HandlerFunc(s.serveHTTP1),
+		Protocols:                    protocols,
+		DisableGeneralOptionsHandler: true,
+		// The guard in front of the server keeps every limit and every deadline, so that they can change while a
+		// connection is open; the server has none of its own. What it sees of a head is a few octets.
+		MaxHeaderBytes: 4 << 10,
+		ErrorLog:       quiet(s.log),
+		BaseContext:    func(l net.Listener) context.Context { return l.(*oneConn).ctx },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, guardKey{}, c)
+		},
+	}
+	return s
+}
+
+// guardKey finds the guard of an HTTP/1.1 request's connection in its context.
+type guardKey struct{}
+
+// quiet gives the standard server a logger: what it has to say is about one client, so it is for debugging.
+func quiet(l *slog.Logger) *log.Logger { return slog.NewLogLogger(l.Handler(), slog.LevelDebug) }
+
+// nobody is the Observer of a Set that has none.
+type nobody struct{}
+
+func (nobody) Opened(string, exchange.Protocol) {}
+func (nobody) Closed(string, exchange.Protocol) {}
+func (nobody) Refused(string, string)           {}
+
+// Apply makes the open listeners those of a new configuration. Sockets whose address stays are kept and use the new
+// TLS files, limits and timeouts from the next handshake, request or read on; new ones are opened before any old one is
+// closed. It is all or nothing: on an error nothing has changed. Removed listeners drain in the background, for as long
+// as their Drain says. ctx bounds the opening.
+func (s *Set) Apply(ctx context.Context, listeners []*config.Listener) (err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	next := make(map[string]*door, len(listeners))
+	plans := make([]*plan, 0, len(listeners))
+	defer func() {
+		if err != nil {
+			for _, p := range plans {
+				p.undo()
+			}
+		}
+	}()
+	for _, l := range listeners {
+		key := doorKey(l)
+		if next[key] != nil {
+			return fmt.Errorf("listener %q: address %s is used twice", l.Name, l.Address)
+		}
+		d := s.doors[key]
+		if d == nil {
+			d = newDoor(s)
+		}
+		next[key] = d
+		p, err := d.prepare(ctx, l)
+		if err != nil {
+			return fmt.Errorf("listener %q: %w", l.Name, err)
+		}
+		plans = append(plans, p)
+	}
+	// Nothing can fail from here on.
+	for _, p := range plans {
+		p.commit()
+	}
+	for key, d := range s.doors {
+		if next[key] == nil {
+			d.retire(d.tcp)
+			d.retire(d.udp)
+		}
+	}
+	s.doors = next
+	return nil
+}
+
+// doorKey says which listeners of two configurations are the same. A port of 0 asks for any port, so there the name
+// tells them apart.
+func doorKey(l *config.Listener) string {
+	if _, port, err := net.SplitHostPort(l.Address); err == nil && port == "0" {
+		return l.Name + "@" + l.Address
+	}
+	return l.Address
+}
+
+// Addresses returns the bound address of every listener by name. TCP and UDP of one listener share it.
+func (s *Set) Addresses() map[string]netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := make(map[string]netip.AddrPort, len(s.doors))
+	for _, d := range s.doors {
+		m[d.live.Load().cfg.Name] = d.address()
+	}
+	return m
+}
+
+// Shutdown stops accepting, lets open exchanges end (GOAWAY on HTTP/2 and 3, "connection: close" on HTTP/1.1) and closes
+// what is still open when ctx ends; then it returns ctx's error. Listeners that an earlier Apply removed end at the
+// latest with it.
+func (s *Set) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed = true
+	doors := s.doors
+	s.doors = nil
+	s.mu.Unlock()
+	defer context.AfterFunc(ctx, s.cut)()
+	errs := make(chan error, 2*len(doors))
+	var wg sync.WaitGroup
+	for _, d := range doors {
+		for _, sock := range []*socket{d.tcp, d.udp} {
+			if sock != nil {
+				wg.Go(func() { errs <- sock.shutdown(ctx) })
+			}
+		}
+	}
+	wg.Wait()
+	s.draining.Wait()
+	close(errs)
+	var err error
+	for e := range errs {
+		err = errors.Join(err, e)
+	}
+	return err
+}
+
+// pause is how long to wait after the n-th failure in a row of an accept.
+func pause(n int) time.Duration { return min(5*time.Millisecond<<min(n, 8), time.Second) }

@@ -1,0 +1,227 @@
+package listener
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
+
+	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/exchange"
+)
+
+// wantBuffer is the size of a UDP socket's buffers below which packets are lost under load.
+const wantBuffer = 7 << 20
+
+// listenUDP binds address for HTTP/3. The socket goes to quic-go as it is: behind a wrapper it could neither batch nor
+// segment.
+func listenUDP(ctx context.Context, d *door, address string) (*socket, error) {
+	var lc net.ListenConfig
+	pc, err := lc.ListenPacket(ctx, "udp", address)
+	if err != nil {
+		return nil, err
+	}
+	udp, ok := pc.(*net.UDPConn)
+	if !ok {
+		_ = pc.Close()
+		return nil, fmt.Errorf("listen udp %s: not a UDP socket", address)
+	}
+	s := newSocket(d, addrPort(udp.LocalAddr()))
+	advise(d.set.log, udp, s.addr.String())
+	var reset quic.StatelessResetKey
+	_, _ = rand.Read(reset[:]) // never fails
+	transport := &quic.Transport{
+		Conn:              udp,
+		StatelessResetKey: &reset,
+		// When many connections are open, a client proves that its address is its own before it costs anything.
+		VerifySourceAddress: func(net.Addr) bool {
+			lv := d.live.Load()
+			return lv != nil && d.open.Load() > int64(lv.cfg.Limits.Connections)/2
+		},
+	}
+	// Both come from the configuration of the moment.
+	tlsConfig := &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		NextProtos: []string{"h3"},
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			if lv := d.live.Load(); lv != nil && lv.tls != nil {
+				return lv.tls.forQUIC(), nil
+			}
+			return nil, errNotOpen
+		},
+	}
+	quicConfig := &quic.Config{GetConfigForClient: func(*quic.ClientInfo) (*quic.Config, error) {
+		lv := d.live.Load()
+		if lv == nil {
+			return nil, errNotOpen
+		}
+		l := lv.cfg
+		if d.open.Load() >= int64(l.Limits.Connections) {
+			d.set.cfg.Observer.Refused(l.Name, "connections")
+			return nil, errors.New("too many connections")
+		}
+		return quicConfigOf(l), nil
+	}}
+	ln, err := transport.Listen(tlsConfig, quicConfig)
+	if err != nil {
+		_ = udp.Close()
+		return nil, err
+	}
+	s.accept = func() { s.acceptQUIC(ln) }
+	s.stop = sync.OnceFunc(func() { _ = ln.Close() })
+	s.release = sync.OnceFunc(func() {
+		_ = transport.Close() // sends what closed connections still have to say
+		_ = udp.Close()
+	})
+	return s, nil
+}
+
+// errNotOpen refuses connections between opening a socket and the success of all of Apply.
+var errNotOpen = errors.New("not open yet")
+
+// quicConfigOf bounds one connection.
+func quicConfigOf(l *config.Listener) *quic.Config {
+	return &quic.Config{
+		HandshakeIdleTimeout:           l.Timeouts.Header / 2, // it may take twice that in all
+		MaxIdleTimeout:                 l.Timeouts.Idle,
+		KeepAlivePeriod:                l.Timeouts.Idle / 3, // while an answer takes long; http3 closes what is truly idle
+		MaxIncomingStreams:             int64(l.Limits.Streams),
+		MaxIncomingUniStreams:          16, // control, QPACK, and unknown ones to ignore
+		InitialStreamReceiveWindow:     256 << 10,
+		MaxStreamReceiveWindow:         1 << 20,
+		InitialConnectionReceiveWindow: 512 << 10,
+		MaxConnectionReceiveWindow:     4 << 20,
+	}
+}
+
+// advise says how to give the socket the buffers it needs when the system does not let it.
+func advise(log *slog.Logger, udp *net.UDPConn, address string) {
+	_ = udp.SetReadBuffer(wantBuffer)
+	_ = udp.SetWriteBuffer(wantBuffer)
+	read, write, err := socketBuffers(udp)
+	if err != nil {
+		return // not known here
+	}
+	if read < wantBuffer || write < wantBuffer {
+		log.Warn("UDP buffers are small: HTTP/3 loses packets under load",
+			"address", address, "receive", read, "send", write, "want", wantBuffer,
+			"fix", fmt.Sprintf("sysctl -w net.core.rmem_max=%d net.core.wmem_max=%d", wantBuffer, wantBuffer))
+	}
+}
+
+// acceptQUIC runs until the listener is closed.
+func (s *socket) acceptQUIC(ln *quic.Listener) {
+	for failures := 0; ; {
+		qc, err := ln.Accept(context.Background())
+		if errors.Is(err, quic.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			s.door.set.log.Warn("accept failed", "address", s.addr.String(), "error", err)
+			time.Sleep(pause(failures))
+			failures++
+			continue
+		}
+		failures = 0
+		if !s.door.admit() {
+			_ = qc.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "too many connections")
+			continue
+		}
+		state := qc.ConnectionState().TLS
+		c := &quicConn{
+			peer: peer{sock: s, remote: addrPort(qc.RemoteAddr()), local: s.addr, tls: exchange.NewTLS(&state)},
+			quic: qc, drained: make(chan struct{}),
+		}
+		if !s.join(c) {
+			s.door.open.Add(-1)
+			_ = qc.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+			continue
+		}
+		go c.serve()
+	}
+}
+
+// quicConn is an accepted QUIC connection.
+type quicConn struct {
+	peer
+	quic    *quic.Conn
+	active  atomic.Int64  // exchanges
+	drained chan struct{} // closed when drain is called
+	once    sync.Once
+}
+
+// serve runs until the connection is closed and its exchanges have returned.
+func (c *quicConn) serve() {
+	l := c.live().cfg
+	observer := c.sock.door.set.cfg.Observer
+	observer.Opened(l.Name, exchange.HTTP3)
+	defer c.sock.leave(c)
+	defer func() { observer.Closed(l.Name, exchange.HTTP3) }()
+	server := &http3.Server{
+		Handler: http.HandlerFunc(c.serveStream),
+		// The server counts 32 octets a field on top; the exact limit is kept by fields.
+		MaxHeaderBytes: int(l.Limits.Header) + 32*l.Limits.Headers + 256,
+		IdleTimeout:    l.Timeouts.Idle,
+	}
+	var end sync.WaitGroup
+	gone := make(chan struct{})
+	end.Go(func() { c.goAway(server, gone) })
+	_ = server.ServeQUICConn(c.quic)
+	close(gone)
+	_ = c.quic.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+	end.Wait()
+}
+
+// goAwayTime is how long a client that has been sent GOAWAY may still open streams it could not know to be late.
+const goAwayTime = 500 * time.Millisecond
+
+// goAway waits for drain; then it announces the end (RFC 9114 section 5.2) and closes the connection when its last
+// exchange is over.
+func (c *quicConn) goAway(server *http3.Server, gone <-chan struct{}) {
+	select {
+	case <-gone:
+		return
+	case <-c.drained:
+	}
+	ended, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var wait sync.WaitGroup
+	wait.Go(func() { _ = server.Shutdown(ended) })
+	defer wait.Wait()
+	tick := time.NewTicker(goAwayTime)
+	defer tick.Stop()
+	for {
+		select {
+		case <-gone:
+			cancel()
+			return
+		case <-tick.C:
+			if c.active.Load() == 0 {
+				_ = c.quic.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+			}
+			tick.Reset(goAwayTime / 10)
+		}
+	}
+}
+
+func (c *quicConn) drain() { c.once.Do(func() { close(c.drained) }) }
+
+func (c *quicConn) kill() {
+	_ = c.quic.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+}
+
+func (c *quicConn) serveStream(w http.ResponseWriter, r *http.Request) {
+	c.active.Add(1)
+	defer c.active.Add(-1)
+	newCall(&c.peer, w, exchange.HTTP3, func() bool { return false }).serveStream(r)
+}

@@ -1,0 +1,324 @@
+package listener
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/exchange"
+)
+
+// listenTCP binds address for HTTP/1.1 and 2.
+func listenTCP(ctx context.Context, d *door, address string) (*socket, error) {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	s := newSocket(d, addrPort(ln.Addr()))
+	s.stop = sync.OnceFunc(func() { _ = ln.Close() })
+	s.accept = func() { s.acceptTCP(ln) }
+	return s, nil
+}
+
+// addrPort turns what net says into a value, with IPv4 addresses as such.
+func addrPort(a net.Addr) netip.AddrPort {
+	var ap netip.AddrPort
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		ap = a.AddrPort()
+	case *net.UDPAddr:
+		ap = a.AddrPort()
+	}
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+// acceptTCP runs until the listener is closed. It never waits for a connection it accepted.
+func (s *socket) acceptTCP(ln net.Listener) {
+	for failures := 0; ; {
+		raw, err := ln.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			// Mostly out of file descriptors: it passes when connections close.
+			s.door.set.log.Warn("accept failed", "address", s.addr.String(), "error", err)
+			time.Sleep(pause(failures))
+			failures++
+			continue
+		}
+		failures = 0
+		if !s.door.admit() {
+			_ = raw.Close()
+			continue
+		}
+		c := &conn{Conn: raw, peer: peer{sock: s, remote: addrPort(raw.RemoteAddr()), local: addrPort(raw.LocalAddr())}}
+		if !s.join(c) {
+			s.door.open.Add(-1)
+			_ = raw.Close()
+			continue
+		}
+		go c.serve()
+	}
+}
+
+// conn is an accepted TCP connection. Closing it takes it out of its socket.
+type conn struct {
+	net.Conn
+	peer
+	requests atomic.Int64 // exchanges started
+
+	mu       sync.Mutex
+	protocol exchange.Protocol // 0 until it is known
+	onDrain  func()            // how to end kindly; nil while shaking hands
+	draining bool
+	closed   bool
+}
+
+// peer is what exchanges know of their connection.
+type peer struct {
+	sock          *socket
+	remote, local netip.AddrPort
+	tls           *exchange.TLS // nil in cleartext
+}
+
+func (p *peer) live() *live { return p.sock.door.live.Load() }
+
+// Close closes the connection, once.
+func (c *conn) Close() error {
+	c.mu.Lock()
+	was, protocol := c.closed, c.protocol
+	c.closed = true
+	c.mu.Unlock()
+	if was {
+		return nil
+	}
+	err := c.Conn.Close()
+	if protocol != 0 {
+		c.sock.door.set.cfg.Observer.Closed(c.live().cfg.Name, protocol)
+	}
+	c.sock.leave(c)
+	return err
+}
+
+// CloseWrite ends the sending side.
+func (c *conn) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return nil
+}
+
+// reset makes closing the connection an error for the client: a reply that only the end of the connection delimits must
+// not look whole.
+func (c *conn) reset() {
+	if t, ok := c.Conn.(*net.TCPConn); ok {
+		_ = t.SetLinger(0)
+	}
+}
+
+func (c *conn) kill() { _ = c.Close() }
+
+func (c *conn) drain() {
+	c.mu.Lock()
+	c.draining = true
+	end := c.onDrain
+	c.mu.Unlock()
+	if end == nil {
+		_ = c.Close() // no request has begun
+		return
+	}
+	end()
+}
+
+// speak says which protocol it turned out to be and how it ends kindly; false when it is to end already.
+func (c *conn) speak(p exchange.Protocol, onDrain func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.draining || c.closed {
+		return false
+	}
+	c.protocol, c.onDrain = p, onDrain
+	c.sock.door.set.cfg.Observer.Opened(c.live().cfg.Name, p)
+	return true
+}
+
+// last reports whether no further exchange may begin on the connection.
+func (c *conn) last() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.draining || c.requests.Load() >= int64(c.live().cfg.Limits.Requests)
+}
+
+// serve shakes hands, finds out the protocol and hands the connection to its server, whose goroutines end when the
+// connection is closed.
+func (c *conn) serve() {
+	lv := c.live()
+	_ = c.SetDeadline(time.Now().Add(lv.cfg.Timeouts.Header))
+	var rw net.Conn = c
+	p := exchange.HTTP1
+	var early []byte
+	if lv.tls != nil {
+		t := tls.Server(c, lv.tls.forTCP())
+		if err := t.HandshakeContext(c.sock.ctx); err != nil {
+			c.refuseHandshake(lv.cfg, err)
+			return
+		}
+		state := t.ConnectionState()
+		c.tls = exchange.NewTLS(&state)
+		rw = t
+		if state.NegotiatedProtocol == "h2" {
+			p = exchange.HTTP2
+		}
+	}
+	if p == exchange.HTTP2 || (lv.tls == nil && lv.cfg.Speaks(exchange.HTTP2)) {
+		var err error
+		var preface bool
+		early, preface, err = readPreface(rw)
+		if err != nil && len(early) == 0 {
+			_ = rw.Close()
+			return
+		}
+		switch {
+		case preface:
+			p = exchange.HTTP2
+		case p == exchange.HTTP2:
+			_ = rw.Close() // agreed on HTTP/2 and does not speak it
+			return
+		}
+	}
+	_ = c.SetDeadline(time.Time{})
+	if !lv.cfg.Speaks(p) {
+		_ = rw.Close()
+		return
+	}
+	if p == exchange.HTTP2 {
+		c.serveHTTP2(rw, early, lv.cfg)
+		return
+	}
+	g := newGuard(c, rw, early)
+	if !c.speak(p, g.drain) {
+		_ = rw.Close()
+		return
+	}
+	serveOne(c.sock.door.set.http, &oneConn{ctx: c.sock.ctx, conn: g})
+}
+
+func (c *conn) refuseHandshake(l *config.Listener, err error) {
+	set := c.sock.door.set
+	set.log.Debug("handshake failed", "listener", l.Name, "remote", c.remote.String(), "error", err)
+	set.cfg.Observer.Refused(l.Name, "handshake")
+	var record tls.RecordHeaderError
+	if errors.As(err, &record) && record.Conn != nil && looksLikeHTTP(record.RecordHeader[:]) {
+		const text = "This port speaks TLS: use an https:// URL.\n"
+		_, _ = io.WriteString(record.Conn, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n"+
+			"Content-Length: "+strconv.Itoa(len(text))+"\r\n\r\n"+text)
+	}
+	_ = c.Close()
+}
+
+// looksLikeHTTP reports whether what came instead of a TLS record is the beginning of a request.
+func looksLikeHTTP(b []byte) bool {
+	for _, method := range []string{"GET /", "HEAD ", "POST ", "PUT /", "OPTIO", "PATCH", "DELET", "PRI *"} {
+		if string(b) == method {
+			return true
+		}
+	}
+	return false
+}
+
+// preface begins every HTTP/2 connection (RFC 9113 section 3.4).
+const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+// readPreface reads until it is clear whether the connection begins with the preface. got is what was read.
+func readPreface(r io.Reader) (got []byte, isPreface bool, err error) {
+	buf := make([]byte, len(preface))
+	n := 0
+	for n < len(buf) {
+		m, err := r.Read(buf[n:])
+		n += m
+		if !bytes.HasPrefix([]byte(preface), buf[:n]) {
+			return buf[:n], false, nil
+		}
+		if err != nil && n < len(buf) {
+			return buf[:n], false, err
+		}
+	}
+	return buf, true, nil
+}
+
+// serveHTTP2 gives the connection to a standard server of its own, so that it has the limits of the moment it was
+// accepted at and can be told alone to go away.
+func (c *conn) serveHTTP2(rw net.Conn, early []byte, l *config.Listener) {
+	set := c.sock.door.set
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true) // TLS, if any, is already off
+	server := &http.Server{
+		Handler:                      http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { c.serveStream(w, r) }),
+		Protocols:                    protocols,
+		DisableGeneralOptionsHandler: true,
+		// The server counts 32 octets a field on top; the exact limit is kept by fields.
+		MaxHeaderBytes: int(l.Limits.Header) + 32*l.Limits.Headers,
+		IdleTimeout:    l.Timeouts.Idle,
+		ErrorLog:       quiet(set.log),
+		BaseContext:    func(net.Listener) context.Context { return c.sock.ctx },
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          l.Limits.Streams,
+			MaxReadFrameSize:              16 << 10,
+			MaxReceiveBufferPerStream:     256 << 10,
+			MaxReceiveBufferPerConnection: 1 << 20,
+			// A peer that vanished without a word is noticed, also while an answer is awaited.
+			SendPingTimeout:  l.Timeouts.Idle,
+			PingTimeout:      15 * time.Second,
+			WriteByteTimeout: l.Timeouts.Write,
+		},
+	}
+	goAway := func() {
+		// Shutdown announces the end to the client at once and returns at once, because its context has ended; the
+		// connection closes itself when its last stream has.
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = server.Shutdown(ended)
+	}
+	if !c.speak(exchange.HTTP2, goAway) {
+		_ = rw.Close()
+		return
+	}
+	serveOne(server, &oneConn{ctx: c.sock.ctx, conn: newFrames(c, rw, early)})
+}
+
+// serveOne has server serve one connection. It returns at once.
+func serveOne(server *http.Server, one *oneConn) {
+	_ = server.Serve(one)
+	if !one.taken {
+		_ = one.conn.Close()
+	}
+}
+
+// oneConn is a net.Listener of one connection.
+type oneConn struct {
+	ctx   context.Context
+	conn  net.Conn
+	taken bool
+}
+
+func (o *oneConn) Accept() (net.Conn, error) {
+	if o.taken {
+		return nil, net.ErrClosed
+	}
+	o.taken = true
+	return o.conn, nil
+}
+
+func (o *oneConn) Close() error   { return nil }
+func (o *oneConn) Addr() net.Addr { return o.conn.LocalAddr() }
