@@ -65,7 +65,9 @@ type Host struct {
 }
 
 // NewHost returns a Host over b, for tests of code that takes one.
-func NewHost(b Backend) *Host { return &Host{backend: b, in: make([]byte, 0, 1<<10), out: make([]byte, 4<<10)} }
+func NewHost(b Backend) *Host {
+	return &Host{backend: b, in: make([]byte, 0, 1<<10), out: make([]byte, 4<<10)}
+}
 
 func (h *Host) call(code abi.Code, in []byte) ([]byte, error) {
 	h.in = in[:0]
