@@ -32,7 +32,7 @@ func (l *loader) listenerBlocks() {
 		for _, word := range s.Words("protocols") {
 			n.Value.Protocols = append(n.Value.Protocols, map[string]exchange.Protocol{"http1": exchange.HTTP1, "http2": exchange.HTTP2, "http3": exchange.HTTP3}[word])
 		}
-		if s.Expr("protocols") != nil && len(n.Value.Protocols) == 0 && len(s.Words("protocols")) == 0 {
+		if schema.IsEmpty(s.Expr("protocols")) {
 			l.Errorf(s.Where("protocols"), "No protocol", "A listener speaks at least one protocol: http1, http2 or http3.")
 		}
 		if t := s.One("tls"); t.Given {
@@ -55,7 +55,7 @@ func (l *loader) tls(s *schema.Section) *TLS {
 		l.Errorf(s.At, "Missing certificate", "Give cert and key, or for development self_signed = [\"localhost\"].")
 	case files && !(s.Set("cert") && s.Set("key")):
 		l.Errorf(s.At, "Missing certificate", "cert and key belong together: give both.")
-	case own && len(t.SelfSigned) == 0:
+	case schema.IsEmpty(s.Expr("self_signed")):
 		l.Errorf(s.Where("self_signed"), "Missing certificate", "self_signed lists at least one name or address, such as \"localhost\".")
 	}
 	return t

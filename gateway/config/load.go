@@ -83,7 +83,9 @@ func load(f *schema.Findings, opt Options) (*Config, schema.Sources, hcl.Diagnos
 	l.policyBlocks()
 	l.routeBlocks()
 	l.testBlocks()
-	l.unused()
+	if !l.Diags.HasErrors() {
+		l.unused() // after an error, what looks unused is often only misspelt
+	}
 	l.config.Digest = f.Digest()
 	diags := f.Tidy()
 	if diags.HasErrors() {

@@ -29,8 +29,8 @@ func (l *loader) leaves(blocks hcl.Blocks) {
 		if !b.Repeat && len(found) > 1 {
 			l.Errorf(found[1].DefRange, "Duplicate block", "Only one %s block may stand in %s; the first is at %s.", b.Name, schema.MainFile, found[0].DefRange)
 		}
-		if b.Required && len(found) == 0 {
-			l.Errorf(schema.StartOf(schema.MainFile), "Missing block", "A %s block must stand in %s.", b.Name, schema.MainFile)
+		if b.Required && len(found) == 0 && !l.Broken {
+			l.Errorf(schema.StartOf(schema.MainFile), "Missing block", "%s has no %s block and needs one.", schema.MainFile, b.Name)
 		}
 	}
 

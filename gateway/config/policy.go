@@ -104,10 +104,18 @@ func (l *loader) configure(stage *Stage, b *hcl.Block) {
 		named = l.names(body, slots)
 	}
 	value, perRequest, diags := m.Decode(stage.Hook, body, l.Context)
+	missing := map[string]bool{}
 	for _, d := range diags {
 		if d.Subject == nil {
 			at := stage.Range
 			d.Subject = &at
+		}
+		// That an argument is missing is said by HCL, by the manifest, or by both.
+		if about, _, _ := strings.Cut(d.Detail, ", but"); strings.HasPrefix(d.Summary, "Missing") {
+			if missing[about] {
+				continue
+			}
+			missing[about] = true
 		}
 		// A name that is not known was reported with what there is; what follows from it says nothing new.
 		if named || strings.HasPrefix(d.Summary, "Unsupported") && d.Summary != "Unsupported attribute" || strings.HasPrefix(d.Summary, "Missing") {

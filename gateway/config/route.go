@@ -26,7 +26,7 @@ func (l *loader) routeBlocks() {
 		r := n.Value
 		*r = Route{Name: n.Name, Timeout: s.Span("timeout"), Durability: s.Word("durability"), OnDisconnect: s.Word("on_disconnect"), Range: s.At}
 		if e := s.Expr("listener"); e != nil {
-			if r.Listeners = schema.ReferAll(l.Findings, &l.listeners, e); len(r.Listeners) == 0 && isEmpty(e) {
+			if r.Listeners = schema.ReferAll(l.Findings, &l.listeners, e); len(r.Listeners) == 0 && schema.IsEmpty(e) {
 				l.Errorf(e.Range(), "No listener", "A route is reached through at least one listener.")
 			}
 		}
@@ -41,11 +41,6 @@ func (l *loader) routeBlocks() {
 		l.chain(r)
 	}
 	l.ambiguous()
-}
-
-func isEmpty(e hcl.Expression) bool {
-	list, diags := hcl.ExprList(e)
-	return !diags.HasErrors() && len(list) == 0
 }
 
 // pattern reads match and points into the text at what is wrong.
@@ -82,7 +77,7 @@ func (l *loader) destination(n *schema.Named[Route], s *schema.Section) {
 	}
 	if e := s.Expr("models"); e != nil {
 		ways++
-		if r.Models = schema.ReferAll(l.Findings, &l.models, e); len(r.Models) == 0 && isEmpty(e) {
+		if r.Models = schema.ReferAll(l.Findings, &l.models, e); len(r.Models) == 0 && schema.IsEmpty(e) {
 			l.Errorf(e.Range(), "No model", "A route with models names at least one.")
 		}
 		if r.Pattern != nil && len(r.Models) > 0 {

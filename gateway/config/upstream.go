@@ -109,7 +109,7 @@ func (l *loader) endpoints(s *schema.Section) []Endpoint {
 		}
 	}
 	switch {
-	case s.Expr("endpoints") != nil && len(entries) == 0:
+	case schema.IsEmpty(s.Expr("endpoints")):
 		l.Errorf(s.Where("endpoints"), "No endpoint", "An upstream has at least one endpoint.")
 	case len(list) == len(entries) && len(list) > 0 && weight == 0:
 		l.Errorf(s.Where("endpoints"), "No endpoint", "All endpoints have weight 0, so none would ever be used.")
@@ -121,7 +121,11 @@ func (l *loader) upstreamHeaders(s *schema.Section) []UpstreamHeader {
 	var list []UpstreamHeader
 	for _, e := range s.Table("headers") {
 		name := strings.ToLower(e.Key)
-		if !l.headerName(e, name) || slices.ContainsFunc(list, func(h UpstreamHeader) bool { return h.Name == name }) {
+		if !l.headerName(e, name) {
+			continue
+		}
+		if slices.ContainsFunc(list, func(h UpstreamHeader) bool { return h.Name == name }) {
+			l.Errorf(e.At, "Duplicate header", "%s is set already; header names are the same in small and capital letters.", name)
 			continue
 		}
 		value, isSecret := secret.Reveal(e.Value)

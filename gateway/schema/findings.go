@@ -33,6 +33,7 @@ type Findings struct {
 	Sources Sources
 	Used    map[string]bool // "kind.name" of everything something refers to
 	Diags   hcl.Diagnostics
+	Broken  bool // config.hcl could not be parsed whole, so that what is missing in it may be there
 }
 
 // Read reads config.hcl and policies/*.hcl.
@@ -93,10 +94,12 @@ func (f *Findings) Parse() hcl.Blocks {
 // parse takes one file apart into its top-level blocks, in order.
 func (f *Findings) parse(name string, kind *Block, all []*Block) hcl.Blocks {
 	if !f.shallow(name) {
+		f.Broken = f.Broken || name == MainFile
 		return nil
 	}
 	file, diags := hclsyntax.ParseConfig(f.Sources[name], name, hcl.InitialPos)
 	f.Add(diags)
+	f.Broken = f.Broken || name == MainFile && diags.HasErrors()
 	if file == nil || file.Body == nil {
 		return nil
 	}
@@ -116,13 +119,13 @@ func (f *Findings) elsewhere(d *hcl.Diagnostic, all []*Block) {
 	for _, file := range all {
 		for i := range file.Blocks {
 			if file.Blocks[i].Name == kind {
-				d.Detail = fmt.Sprintf("A %s block stands in %s.", kind, file.Name)
+				d.Detail = fmt.Sprintf("Blocks of type %s stand in %s.", kind, file.Name)
 				return
 			}
 		}
 	}
 	if slices.Contains([]string{"accounts", "privacy", "fleet"}, kind) {
-		d.Detail = fmt.Sprintf("This version of Postern does not act on a %s block, so it does not accept one. Remove it.", kind)
+		d.Detail = fmt.Sprintf("This version of Postern does not act on %s blocks, so it does not accept any. Remove it.", kind)
 	}
 }
 

@@ -84,6 +84,9 @@ func DeclareAs[T any](f *Findings, r *Register[T], name string, at hcl.Range, b 
 
 // Refer resolves a reference such as upstream.openai or model["gpt-4.1"].
 func Refer[T any](f *Findings, r *Register[T], e hcl.Expression) (*Named[T], bool) {
+	if l, ok := e.(*hclsyntax.LiteralValueExpr); ok && !l.Val.IsKnown() {
+		return nil, false // a syntax error, reported by the parser
+	}
 	t, diags := hcl.AbsTraversalForExpr(e)
 	var name string
 	if !diags.HasErrors() && len(t) == 2 && t.RootName() == r.Kind {
@@ -97,7 +100,7 @@ func Refer[T any](f *Findings, r *Register[T], e hcl.Expression) (*Named[T], boo
 		if given, ok := Literal(e); ok && r.ByName[given] != nil {
 			hint = given
 		}
-		f.Errorf(e.Range(), "Invalid reference", "A reference to a %s is written without quotes: %s.", r.Kind, written(r.Kind, hint))
+		f.Errorf(e.Range(), "Invalid reference", "Refer to one %s, without quotes: %s.", r.Kind, written(r.Kind, hint))
 		return nil, false
 	}
 	n := r.ByName[name]

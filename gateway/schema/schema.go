@@ -130,7 +130,7 @@ func Open(r Reader, b *hcl.Block, schema *Block) *Section {
 			s.errorf(found[1].DefRange, "Duplicate block", "Only one %s block may stand here; the first is at %s.", n.Name, found[0].DefRange)
 		}
 		if len(found) == 0 && n.Required {
-			s.errorf(b.DefRange, "Missing block", "A %s block must stand in this %s.", n.Name, schema.Name)
+			s.errorf(b.DefRange, "Missing block", "This %s has no %s block and needs one.", schema.Name, n.Name)
 		}
 	}
 	return s
@@ -595,7 +595,20 @@ func Exact(v cty.Value) (*big.Rat, bool) {
 	default:
 		return nil, false
 	}
-	return new(big.Rat).SetString(t)
+	r, ok := new(big.Rat).SetString(t)
+	if ok && r.Sign() == 0 && v.Type() == cty.Number {
+		r, _ = v.AsBigFloat().Rat(nil) // closer to nothing than what was written out
+	}
+	return r, ok
+}
+
+// IsEmpty reports whether an expression is [].
+func IsEmpty(e hcl.Expression) bool {
+	if e == nil {
+		return false
+	}
+	list, diags := hcl.ExprList(e)
+	return !diags.HasErrors() && len(list) == 0
 }
 
 // ThereAre lists what may be written.
@@ -614,7 +627,7 @@ func ThereAre(list []string) string {
 func Choices(given string, list []string) string {
 	best, least := "", max(2, len(given)/4)+1
 	for _, w := range list {
-		if d := levenshtein.Distance(strings.ToLower(given), strings.ToLower(w), nil); d < least {
+		if d := levenshtein.Distance(strings.ToLower(given), strings.ToLower(w), nil); d < least && d < len(given) {
 			best, least = w, d
 		}
 	}

@@ -261,7 +261,7 @@ func (l *Names) Known(t hcl.Traversal) bool {
 	case "secret":
 		kind, names = "secret", l.secrets.Names()
 	case "listener", "plugin", "upstream", "model", "policy", "route":
-		l.Errorf(t.SourceRange(), "Invalid value", "A value is expected here, not a reference to a %s.", root)
+		l.Errorf(t.SourceRange(), "Invalid value", "A value is expected here, and %s names a block.", root)
 		return false
 	case "request", "response", "identity", "call", "usage", "target", "targets", "hold", "attribute":
 		l.Errorf(t.SourceRange(), "Not known at load", "%s is known only when a request is served, and this is evaluated before that. There are: var, local, secret.", root)
