@@ -219,9 +219,9 @@ func delta(text string) []byte {
 func TestEstimateGrowsWithTheStream(t *testing.T) {
 	t.Parallel()
 	texts := map[string]string{
-		"prose":   strings.Repeat("The quick brown fox jumps over the lazy dog, and 1234567 more. ", 60),
-		"lines":   strings.Repeat("one\n\n  two\tthree   four\u00a0five\r\n", 90),
-		"chinese": strings.Repeat("今天天气很好，我们去公园散步吧。", 80),
+		"prose":   strings.Repeat("The quick brown fox jumps over the lazy dog, and 1234567 more. ", 25),
+		"lines":   strings.Repeat("one\n\n  two\tthree   four\u00a0five\r\n", 40),
+		"chinese": strings.Repeat("今天天气很好，我们去公园散步吧。", 40),
 	}
 	for name, text := range texts {
 		seldom, often := stream(t, asksStream, 1e6), stream(t, asksStream, 1e6)
@@ -276,6 +276,20 @@ func TestNothingDeliveredNothingUsed(t *testing.T) {
 	d.Event(nil, []byte(": keep-alive\n\n"))
 	if u := d.Usage(); !u.Zero() {
 		t.Errorf("after a comment: %v", u)
+	}
+}
+
+// The name put into a provider's error never breaks the JSON, however the target is called.
+func TestErrorsStayValid(t *testing.T) {
+	t.Parallel()
+	f := openai.New()
+	op, _ := f.Operation("POST", "/v1/chat/completions")
+	body := []byte(`{"error":{"message":"line\nn u0041 \u0041 \\ \"n\" b. n"}}`)
+	for _, target := range []string{"n", "u0041", "\\", "\"", "b", "", "line\\nn"} {
+		call := exchange.Call{Model: "a \"quoted\" name", Targets: []exchange.Target{{Model: target}}}
+		if got := f.Decode(op, &call, []byte(asksStream)).Whole(400, body); !json.Valid(got) {
+			t.Errorf("%q: %s", target, got)
+		}
 	}
 }
 

@@ -28,6 +28,8 @@ const (
 	lowImageTokens = 2_833
 	// Audio is ten tokens a second, and no codec the API takes goes below a thousand octets a second.
 	octetsPerAudioToken = 100
+	// A reply in audio that a message refers to by its id, as long as the audio models write at most.
+	audioReplyTokens = 16_384
 	// A file's text may be compressed, so nothing but the largest context window bounds it, however many files there are.
 	fileTokens = 1_050_000
 )
@@ -56,6 +58,7 @@ type request struct {
 	images    int64
 	lowImages int64
 	audio     int64 // octets of base64
+	replies   int64 // earlier replies in audio, by reference
 	files     int64
 
 	tokens   int64 // an embeddings request's tokens that came as numbers
@@ -199,6 +202,17 @@ func (r *request) member(s *scanner, op string, k span) *exchange.Problem {
 		}
 	case "web_search_options":
 		r.search = !null(r.body, s.skip())
+	case "service_tier":
+		// The other tiers cost more than the model's price says.
+		switch v := s.skip(); string(v.of(r.body)) {
+		case `"auto"`, `"default"`, `"flex"`, "null", "":
+		default:
+			return invalid("service_tier", "The field \"service_tier\" may be auto, default or flex here.")
+		}
+	case "models":
+		// Some upstreams take another model from it than the one that was paid for.
+		s.skip()
+		return invalid("models", "The field \"models\" is not supported. Name one model in \"model\".")
 	case "tools":
 		r.tools = s.skip()
 	case "functions":
@@ -227,7 +241,7 @@ func (r *request) folded(k span) *exchange.Problem {
 	name := text(r.body, k)
 	for _, known := range [...]string{
 		"model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "modalities", "prediction",
-		"web_search_options", "messages", "input",
+		"web_search_options", "messages", "input", "service_tier", "models",
 	} {
 		if name != known && strings.EqualFold(name, known) {
 			return invalid(name, "The field %q is not known. Did you mean %q?", name, known)
@@ -292,6 +306,9 @@ func (r *request) readMessages(s *scanner) {
 		s.open('{')
 		for first := true; s.next(first, '}'); first = false {
 			k := s.key()
+			if means(r.body, k, "audio") && s.peek() == '{' {
+				r.replies++
+			}
 			if !means(r.body, k, "content") || s.peek() != '[' {
 				s.skip()
 				continue
@@ -428,8 +445,9 @@ func (r *request) most(maxOutput int64) exchange.Usage {
 		u.Units[exchange.Input] += fileTokens
 	}
 	u.Units[exchange.ImageInput] = r.images*imageTokens + r.lowImages*lowImageTokens
+	u.Units[exchange.AudioInput] = r.replies * audioReplyTokens
 	if r.audio > 0 {
-		u.Units[exchange.AudioInput] = r.audio/octetsPerAudioToken + 1
+		u.Units[exchange.AudioInput] += r.audio/octetsPerAudioToken + 1
 	}
 	if r.input.found() && !r.messages.found() {
 		return u // embeddings write nothing

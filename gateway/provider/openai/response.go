@@ -41,11 +41,13 @@ type decoder struct {
 	payload []byte // scratch
 }
 
-// Whole replaces the model's name. A status outside 2xx is a refusal: it costs nothing and passes as it is, and so does
-// an error object with status 200, which some upstreams send.
+// Whole replaces the model's name. A status outside 2xx is a refusal and costs nothing, and so does an error object with
+// status 200, which some upstreams send.
 func (d *decoder) Whole(status int, body []byte) []byte {
 	if status < 200 || status > 299 {
-		return body
+		refusal := decoder{call: d.call, name: d.name}
+		refusal.scan(body)
+		return splice(nil, body, refusal.edits)
 	}
 	m, ok := d.scan(body)
 	d.began, d.failed = !m.failed, m.failed
@@ -181,6 +183,7 @@ func (d *decoder) scan(b []byte) (m message, ok bool) {
 			choices = v
 		case means(b, k, "error"):
 			failed = v
+			d.discreet(b, v)
 		}
 		if removed < 0 {
 			kept = s.i
@@ -219,6 +222,91 @@ func (d *decoder) scan(b []byte) (m message, ok bool) {
 		}
 	}
 	return m, true
+}
+
+// discreet changes an error's message, which is an object's member or the error itself, so that the customer reads the
+// name of the model asked for and not whose account the gateway calls the upstream with.
+func (d *decoder) discreet(b []byte, failed span) {
+	message := span{}
+	if isString(b, failed) {
+		message = failed
+	}
+	if b[failed.from] == '{' {
+		s := &scanner{b: b[:failed.to], i: failed.from}
+		s.open('{')
+		for first := true; s.next(first, '}'); first = false {
+			k := s.key()
+			s.peek()
+			if v := s.skip(); means(b, k, "message") && isString(b, v) {
+				message = v
+			}
+		}
+	}
+	if !message.found() {
+		return
+	}
+	old := message.of(b)
+	text := old
+	if target, ok := d.call.Chosen(); ok && target.Model != "" {
+		text = replaceWord(text, target.Model, string(d.name[1:len(d.name)-1]))
+	}
+	text = mask(mask(text, "org-"), "proj_")
+	if !bytes.Equal(text, old) {
+		d.edits = append(d.edits, edit{message, text})
+	}
+}
+
+// replaceWord replaces old in text where it stands alone. A name with signs that text could escape is left there.
+func replaceWord(text []byte, old, new string) []byte {
+	for i := range len(old) {
+		if !inName(old[i]) {
+			return text
+		}
+	}
+	var out []byte
+	for {
+		i := bytes.Index(text, []byte(old))
+		if i < 0 {
+			return append(out, text...)
+		}
+		after := text[i+len(old):]
+		// A full stop may end the sentence as well as join a version number.
+		alone := (i == 0 || !inName(text[i-1]) && text[i-1] != '\\') && (len(after) == 0 || !inName(after[0]) || after[0] == '.' && (len(after) == 1 || !inName(after[1])))
+		out = append(out, text[:i]...)
+		if alone {
+			out = append(out, new...)
+		} else {
+			out = append(out, old...)
+		}
+		text = after
+	}
+}
+
+// mask hides what follows prefix in the identifiers that begin with it.
+func mask(text []byte, prefix string) []byte {
+	var out []byte
+	for {
+		i := bytes.Index(text, []byte(prefix))
+		if i < 0 {
+			return append(out, text...)
+		}
+		end := i + len(prefix)
+		n := end
+		for n < len(text) && inName(text[n]) && text[n] != '.' {
+			n++
+		}
+		out = append(out, text[:end]...)
+		if n-end >= 8 && (i == 0 || !inName(text[i-1])) {
+			out = append(out, "..."...)
+			end = n
+		}
+		text = text[end:]
+	}
+}
+
+// inName reports whether c can be part of a model's name or an identifier.
+func inName(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '-' || c == '_' || c == '.' || c == ':' || c == '/'
 }
 
 // end returns the end of the value before b[i], without the white space between.

@@ -18,12 +18,14 @@ package providertest
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"golang.org/x/tools/txtar"
 
@@ -213,7 +215,8 @@ func (c *scenario) run(t *testing.T, format provider.Format) {
 	within(t, &usage, &call.Max)
 }
 
-// splits feeds the stream in two parts, cut at every octet, and in single octets.
+// splits feeds the stream in two parts, cut at every octet near a line's end and at every seventh elsewhere, and in single
+// octets.
 func (c *scenario) splits(t *testing.T, format provider.Format, op provider.Operation, call *exchange.Call, request, response, reply []byte, d provider.Decoder) {
 	t.Helper()
 	check := func(how string, parts [][]byte) {
@@ -223,6 +226,9 @@ func (c *scenario) splits(t *testing.T, format provider.Format, op provider.Oper
 		}
 	}
 	for i := 1; i < len(response); i++ {
+		if i%7 != 0 && !bytes.ContainsAny(response[max(i-8, 0):min(i+8, len(response))], "\r\n") {
+			continue
+		}
 		check(fmt.Sprintf("cut at octet %d", i), [][]byte{response[:i], response[i:]})
 	}
 	var single [][]byte
@@ -339,7 +345,7 @@ func answers(t *testing.T, format provider.Format) {
 
 // Fuzz feeds arbitrary bodies, streams and events to a format, starting from the cases of dir. Nothing panics; what is
 // read can be encoded, what was encoded reads the same but for the model; a stream's split changes nothing; and nothing
-// is used that Max does not allow where the usage is an estimate.
+// is used that Max does not allow where the usage is an estimate. What was valid JSON stays so.
 func Fuzz(f *testing.F, format provider.Format, dir, path string) {
 	f.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*.txtar"))
@@ -390,8 +396,22 @@ func Fuzz(f *testing.F, format provider.Format, dir, path string) {
 				t.Fatalf("%q encoded again is %q, %v", sent, twice, err)
 			}
 		}
-		format.Decode(op, &call, request).Whole(200, response)
-		format.Receipt(response, &exchange.Receipt{ID: "r"})
+		for _, status := range []int{200, 429} {
+			whole := format.Decode(op, &call, request).Whole(status, response)
+			if json.Valid(response) && !json.Valid(whole) {
+				t.Fatalf("%q with status %d becomes %q", response, status, whole)
+			}
+		}
+		if receipt := format.Receipt(response, &exchange.Receipt{ID: "r"}); json.Valid(response) && !json.Valid(receipt) {
+			t.Fatalf("%q with a receipt is %q", response, receipt)
+		}
+		if utf8.Valid(response) && json.Valid(response) && !bytes.ContainsAny(response, "\r\n") {
+			event := append(append([]byte("data: "), response...), "\n\n"...)
+			out, _ := format.Decode(op, &call, request).Event(nil, event)
+			if data, ok := bytes.CutPrefix(out, []byte("data: ")); ok && !json.Valid(data) {
+				t.Fatalf("%q becomes %q", event, out)
+			}
+		}
 		reply, d := Stream(format, op, &call, request, [][]byte{response})
 		usage := d.Usage()
 		for u, n := range usage.Units {
