@@ -137,22 +137,14 @@ func bareHost(authority string) string {
 	return authority
 }
 
-// groups are the names that hold more names than a list could: headers, and what stages set.
-var groups = []Attribute{
-	{Name: "request.headers", Since: exchange.Authenticate, Summary: `The first value of a request header: request.headers["name"]; empty without one.`},
-	{Name: "response.headers", Since: exchange.ResponsePhase, Summary: `The first value of a response header: response.headers["name"]; empty without one.`},
-	{Name: "attribute", Since: exchange.Authenticate, Summary: `What a stage before this one set: attribute["plugin.name"]; empty when none did.`},
-}
-
-// Groups lists the open groups of names. Type and reading are those of their members, which Lookup finds.
+// Groups lists the names that hold more names than a list could: headers, and what stages set. Type is that of a member;
+// Lookup finds members.
 func Groups() []*Attribute {
-	var list []*Attribute
-	for i := range groups {
-		g := groups[i]
-		g.Type = cty.String
-		list = append(list, &g)
+	return []*Attribute{
+		{Name: "request.headers", Type: cty.String, Since: exchange.Authenticate, Summary: `The first value of a request header: request.headers["name"]; empty without one.`},
+		{Name: "response.headers", Type: cty.String, Since: exchange.ResponsePhase, Summary: `The first value of a response header: response.headers["name"]; empty without one.`},
+		{Name: "attribute", Type: cty.String, Since: exchange.Authenticate, Summary: `What a stage before this one set: attribute["plugin.name"]; empty when none did.`},
 	}
-	return list
 }
 
 // find looks one name of a group up; ok tells absent from empty.
@@ -178,9 +170,9 @@ func (a *Attribute) member(key string) *Attribute {
 }
 
 func group(name string) (*Attribute, bool) {
-	for i := range groups {
-		if groups[i].Name == name {
-			return &groups[i], true
+	for _, g := range Groups() {
+		if g.Name == name {
+			return g, true
 		}
 	}
 	return nil, false

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -43,7 +44,7 @@ func (c *compiler) checkLanguage(e hcl.Expression) {
 				c.failf(n.Range(), summary, "Arguments can not be expanded with an ellipsis.")
 			}
 			if _, ok := builtin(n.Name); !ok {
-				c.failf(n.NameRange, "Unknown function", "There is no function %q.%s", n.Name, manifest.Suggest(n.Name, builtinNames()))
+				c.failf(n.NameRange, "Unknown function", "There is no function %q.%s", n.Name, manifest.Suggest(n.Name, functionNames()))
 			}
 		}
 		return nil
@@ -152,9 +153,6 @@ func (c *compiler) unknownName(t hcl.Traversal) *node {
 		slices.Sort(roots)
 		return c.failf(at, "Unknown name", "There is no %q here.%s", name, manifest.Suggest(name, slices.Compact(roots)))
 	}
-	if len(t) == 1 {
-		return c.failf(at, "Incomplete name", "%s is not a value itself.%s", name, manifest.Suggest("", names))
-	}
 	for _, step := range t[1:] {
 		attr, ok := step.(hcl.TraverseAttr)
 		if !ok {
@@ -179,8 +177,6 @@ func (c *compiler) steps(n *node, t hcl.Traversal) *node {
 			n = c.member(n, step.Name, step.SrcRange)
 		case hcl.TraverseIndex:
 			n = c.index(n, constantNode(step.SrcRange, step.Key))
-		default:
-			return c.failf(step.SourceRange(), "Not in the language", "This can not be evaluated for a request.")
 		}
 	}
 	return n
@@ -233,11 +229,10 @@ func (c *compiler) index(n, key *node) *node {
 	if key = c.convert(key, cty.Number); key == nil {
 		return nil
 	}
-	outside := &Error{Range: key.at, Reason: "there is no element with this index"}
 	position := func(x *exchange.Exchange) (int, error) {
 		v, err := key.number(x)
 		if err == nil && (v.float || v.i < 0 || v.i >= int64(n.list.length(x))) {
-			err = outside
+			err = &Error{Range: key.at, Reason: "there is no element with this index"}
 		}
 		return int(v.i), err
 	}
@@ -294,25 +289,20 @@ func (c *compiler) lookup(n, key *node) *node {
 		return c.member(n, name, key.at)
 	}
 	names := slices.Sorted(maps.Keys(n.members))
-	var members []*node
-	positions := make(map[string]int)
+	members := make([]*node, len(names))
 	for i, name := range names {
-		members, positions[name] = append(members, n.members[name]), i
+		members[i] = n.members[name]
 	}
 	if members = c.unify(n.at, members); members == nil {
 		return nil
 	}
-	absent := &Error{Range: key.at, Reason: "there is no member with this name"}
 	return choice(n.at, members, func(x *exchange.Exchange) (int, error) {
 		name, err := key.text(x)
-		if err != nil {
-			return 0, err
+		i, ok := slices.BinarySearch(names, name)
+		if err == nil && !ok {
+			err = &Error{Range: key.at, Reason: "there is no member with this name"}
 		}
-		i, ok := positions[name]
-		if !ok {
-			return 0, absent
-		}
-		return i, nil
+		return i, err
 	})
 }
 
@@ -384,13 +374,12 @@ func (c *compiler) conditional(e *hclsyntax.ConditionalExpr) *node {
 	if nodes == nil {
 		return nil
 	}
-	return choice(e.Range(), nodes, func(x *exchange.Exchange) (int, error) {
-		truth, err := condition.truth(x)
+	return choice(e.Range(), nodes, then(condition.truth, func(truth bool) int {
 		if truth {
-			return 0, err
+			return 0
 		}
-		return 1, err
-	})
+		return 1
+	}))
 }
 
 // template compiles "text ${expression}".
@@ -433,31 +422,23 @@ func (c *compiler) tuple(e *hclsyntax.TupleConsExpr) *node {
 // object compiles { name = value }.
 func (c *compiler) object(e *hclsyntax.ObjectConsExpr) *node {
 	members, types := make(map[string]*node), make(map[string]cty.Type)
-	broken := false
+	before := len(c.diags)
 	for _, item := range e.Items {
-		if !c.isConstant(item.KeyExpr) {
-			// A bare word is a key and no name; in parentheses it is a name.
-			c.failf(item.KeyExpr.Range(), "Name not constant", "The names in an object are known when the configuration loads.")
-			broken = true
+		// A bare word is a key and no name; in parentheses it is a name.
+		name, known := c.constantText(c.node(item.KeyExpr), "The name of a member")
+		value := c.node(item.ValueExpr)
+		if value == nil || !known {
+			if len(c.diags) == before {
+				c.failf(item.KeyExpr.Range(), "Name not known", "The name of a member is known also while validating.")
+			}
 			continue
 		}
-		key, value := c.convert(c.fold(item.KeyExpr), cty.String), c.node(item.ValueExpr)
-		if key == nil || value == nil {
-			broken = true
-			continue
-		}
-		name, err := key.text(nil)
-		switch {
-		case err != nil:
-			c.failf(key.at, "Name not known", "The name of a member must be known when the configuration loads.")
-			broken = true
-		case members[name] != nil:
-			c.failf(key.at, "Duplicate name", "The object has this name already.")
-			broken = true
+		if members[name] != nil {
+			c.failf(item.KeyExpr.Range(), "Duplicate name", "The object has this name already.")
 		}
 		members[name], types[name] = value, value.typ
 	}
-	if broken {
+	if len(c.diags) > before {
 		return nil
 	}
 	return objectNode(e.Range(), cty.Object(types), slices.Sorted(maps.Keys(members)), members)
@@ -480,13 +461,7 @@ func (c *compiler) convert(n *node, want cty.Type) *node {
 			return v.append(dst), err
 		})
 	case want == cty.String && n.typ == cty.Bool:
-		return textNode(n.at, func(x *exchange.Exchange) (string, error) {
-			v, err := n.truth(x)
-			if v {
-				return "true", err
-			}
-			return "false", err
-		})
+		return textNode(n.at, then(n.truth, strconv.FormatBool))
 	case want == cty.Number && n.typ == cty.String:
 		bad := &Error{Range: n.at, Reason: "the text is not a number"}
 		return numberNode(n.at, func(x *exchange.Exchange) (number, error) {
@@ -509,7 +484,7 @@ func (c *compiler) convert(n *node, want cty.Type) *node {
 	if want == cty.Bool {
 		hint = " Compare it with something."
 	}
-	return c.failf(n.at, "Wrong type", "%s is needed here; this is %s.%s", capital(noun(want)), noun(n.typ), hint)
+	return c.failf(n.at, "Wrong type", "Here %s is needed; this is %s.%s", noun(want), noun(n.typ), hint)
 }
 
 func (c *compiler) convertConstant(n *node, want cty.Type) *node {
@@ -519,7 +494,7 @@ func (c *compiler) convertConstant(n *node, want cty.Type) *node {
 	}
 	v, err := convert.Convert(bare, want)
 	if err != nil {
-		return c.failf(n.at, "Wrong type", "%s is needed here; this is %s.", capital(noun(want)), noun(n.typ))
+		return c.failf(n.at, "Wrong type", "Here %s is needed; this is %s.", noun(want), noun(n.typ))
 	}
 	return constantNode(n.at, v.WithMarks(marks))
 }
@@ -580,8 +555,6 @@ func noun(t cty.Type) string {
 	return "a " + t.FriendlyName()
 }
 
-func capital(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
-
 // unary compiles !a and -a.
 func (c *compiler) unary(e *hclsyntax.UnaryOpExpr) *node {
 	n := c.convert(c.node(e.Val), e.Op.Type)
@@ -589,17 +562,15 @@ func (c *compiler) unary(e *hclsyntax.UnaryOpExpr) *node {
 	case n == nil:
 		return nil
 	case e.Op == hclsyntax.OpLogicalNot:
-		return boolNode(e.Range(), func(x *exchange.Exchange) (bool, error) {
-			v, err := n.truth(x)
-			return !v, err
-		})
+		return boolNode(e.Range(), then(n.truth, not))
 	}
-	return numberNode(e.Range(), func(x *exchange.Exchange) (number, error) {
-		v, err := n.number(x)
+	return numberNode(e.Range(), then(n.number, func(v number) number {
 		v, _ = arithmetic('-', number{}, v) // never too large
-		return v, err
-	})
+		return v
+	}))
 }
+
+func not(v bool) bool { return !v }
 
 // binary compiles a operator b.
 func (c *compiler) binary(e *hclsyntax.BinaryOpExpr) *node {
@@ -615,10 +586,7 @@ func (c *compiler) binary(e *hclsyntax.BinaryOpExpr) *node {
 		if n == nil {
 			return nil
 		}
-		return boolNode(e.Range(), func(x *exchange.Exchange) (bool, error) {
-			v, err := n.truth(x)
-			return !v, err
-		})
+		return boolNode(e.Range(), then(n.truth, not))
 	case hclsyntax.OpLogicalAnd, hclsyntax.OpLogicalOr:
 		return c.logical(e.Range(), a, b, e.Op == hclsyntax.OpLogicalOr)
 	}
@@ -632,10 +600,7 @@ func (c *compiler) binary(e *hclsyntax.BinaryOpExpr) *node {
 		hclsyntax.OpGreaterThanOrEqual: func(order int) bool { return order >= 0 },
 	} {
 		if e.Op == op {
-			return boolNode(e.Range(), func(x *exchange.Exchange) (bool, error) {
-				v, w, err := both(a, b, x)
-				return err == nil && holds(v.compare(w)), err
-			})
+			return boolNode(e.Range(), pair(a.number, b.number, func(v, w number) bool { return holds(v.compare(w)) }))
 		}
 	}
 	ops := map[*hclsyntax.Operation]byte{
@@ -648,24 +613,20 @@ func (c *compiler) binary(e *hclsyntax.BinaryOpExpr) *node {
 		}
 	}
 	return numberNode(at, func(x *exchange.Exchange) (number, error) {
-		v, w, err := both(a, b, x)
+		v, err := a.number(x)
 		if err != nil {
-			return number{}, err
+			return v, err
+		}
+		w, err := b.number(x)
+		if err != nil {
+			return w, err
 		}
 		r, reason := arithmetic(op, v, w)
 		if reason != "" {
-			return number{}, &Error{Range: at, Reason: reason}
+			err = &Error{Range: at, Reason: reason}
 		}
-		return r, nil
+		return r, err
 	})
-}
-
-func both(a, b *node, x *exchange.Exchange) (v, w number, err error) {
-	if v, err = a.number(x); err != nil {
-		return v, w, err
-	}
-	w, err = b.number(x)
-	return v, w, err
 }
 
 // logical compiles && and ||. Where one side decides, an error of the other does not count, as in HCL: so the order in
@@ -706,19 +667,9 @@ func (c *compiler) equal(at hcl.Range, a, b *node) *node {
 	}
 	switch a.typ {
 	case cty.Bool:
-		return boolNode(at, func(x *exchange.Exchange) (bool, error) {
-			v, err := a.truth(x)
-			if err != nil {
-				return false, err
-			}
-			w, err := b.truth(x)
-			return v == w, err
-		})
+		return boolNode(at, pair(a.truth, b.truth, func(v, w bool) bool { return v == w }))
 	case cty.Number:
-		return boolNode(at, func(x *exchange.Exchange) (bool, error) {
-			v, w, err := both(a, b, x)
-			return v.compare(w) == 0, err
-		})
+		return boolNode(at, pair(a.number, b.number, func(v, w number) bool { return v.compare(w) == 0 }))
 	}
 	if n := equalAddress(at, a, b); n != nil {
 		return n
@@ -726,12 +677,5 @@ func (c *compiler) equal(at hcl.Range, a, b *node) *node {
 	if n := equalAddress(at, b, a); n != nil {
 		return n
 	}
-	return boolNode(at, func(x *exchange.Exchange) (bool, error) {
-		v, err := a.text(x)
-		if err != nil {
-			return false, err
-		}
-		w, err := b.text(x)
-		return v == w, err
-	})
+	return boolNode(at, pair(a.text, b.text, func(v, w string) bool { return v == w }))
 }

@@ -102,9 +102,6 @@ func (p *Program) Constant() (v cty.Value, ok bool) {
 	return p.root.constant, p.root.constant != cty.NilVal
 }
 
-// Type is the type of the value.
-func (p *Program) Type() cty.Type { return p.root.typ }
-
 // Since is the earliest phase at which everything the expression uses is known.
 func (p *Program) Since() exchange.Phase { return p.since }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -59,7 +60,7 @@ func builtin(name string) (*Function, bool) {
 	return nil, false
 }
 
-func builtinNames() []string {
+func functionNames() []string {
 	var names []string
 	for _, f := range FunctionList() {
 		names = append(names, f.Name)
@@ -141,14 +142,7 @@ func compare(test func(a, b string) bool) compileCall {
 		if a == nil || b == nil {
 			return nil
 		}
-		return boolNode(at, func(x *exchange.Exchange) (bool, error) {
-			v, err := a.text(x)
-			if err != nil {
-				return false, err
-			}
-			w, err := b.text(x)
-			return err == nil && test(v, w), err
-		})
+		return boolNode(at, pair(a.text, b.text, test))
 	}
 }
 
@@ -159,10 +153,7 @@ func change(f func(string) string) compileCall {
 		if a == nil {
 			return nil
 		}
-		return textNode(at, func(x *exchange.Exchange) (string, error) {
-			v, err := a.text(x)
-			return f(v), err
-		})
+		return textNode(at, then(a.text, f))
 	}
 }
 
@@ -232,10 +223,7 @@ func (c *compiler) length(at hcl.Range, args []*node) *node {
 	case n.typ != cty.String:
 		return c.failf(n.at, "Wrong type", "length is of a text, a list or an object; this is %s.", noun(n.typ))
 	}
-	return numberNode(at, func(x *exchange.Exchange) (number, error) {
-		v, err := n.text(x)
-		return whole64(int64(utf8.RuneCountInString(v))), err
-	})
+	return numberNode(at, then(n.text, func(v string) number { return whole64(int64(utf8.RuneCountInString(v))) }))
 }
 
 // has compiles has(group, "name"). The group is not a value, so it is looked at as it is written.
@@ -296,17 +284,14 @@ func (c *compiler) matches(at hcl.Range, args []*node) *node {
 	if err != nil {
 		return c.failf(args[1].at, "Invalid pattern", "It is no RE2 pattern%s.", patternReason(err))
 	}
-	return boolNode(at, func(x *exchange.Exchange) (bool, error) {
-		v, err := in.text(x)
-		return err == nil && re.MatchString(v), err
-	})
+	return boolNode(at, then(in.text, re.MatchString))
 }
 
 // patternReason says what is wrong with a pattern without quoting it.
 func patternReason(err error) string {
-	var syntax interface{ String() string }
-	if errors.As(err, &syntax) {
-		return ": " + syntax.String()
+	var reason *syntax.Error
+	if errors.As(err, &reason) {
+		return ": " + reason.Code.String()
 	}
 	return ""
 }
@@ -362,20 +347,12 @@ func (c *compiler) cidrContains(at hcl.Range, args []*node) *node {
 			return a, nil
 		}
 	}
-	return boolNode(at, func(x *exchange.Exchange) (bool, error) {
-		a, err := address(x)
-		return err == nil && within(prefixes, a), err
-	})
+	return boolNode(at, then(address, func(a netip.Addr) bool { return within(prefixes, a) }))
 }
 
 func within(prefixes []netip.Prefix, a netip.Addr) bool {
 	a = a.Unmap().WithZone("")
-	for _, p := range prefixes {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // equalAddress compares an address with a constant text without making text of the address; nil when it can not.

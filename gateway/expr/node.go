@@ -123,6 +123,32 @@ func builtNode(at hcl.Range, f appender) *node {
 	}
 }
 
+// then applies f to what get gives.
+func then[T, R any](get func(*exchange.Exchange) (T, error), f func(T) R) func(*exchange.Exchange) (R, error) {
+	return func(x *exchange.Exchange) (r R, err error) {
+		v, err := get(x)
+		if err == nil {
+			r = f(v)
+		}
+		return r, err
+	}
+}
+
+// pair applies f to what a and b give.
+func pair[T, R any](a, b func(*exchange.Exchange) (T, error), f func(v, w T) R) func(*exchange.Exchange) (R, error) {
+	return func(x *exchange.Exchange) (r R, err error) {
+		v, err := a(x)
+		if err != nil {
+			return r, err
+		}
+		w, err := b(x)
+		if err == nil {
+			r = f(v, w)
+		}
+		return r, err
+	}
+}
+
 // listNode makes a list of nodes.
 func listNode(at hcl.Range, typ cty.Type, items []*node) *node {
 	return &node{typ: typ, at: at, list: &list{items: items}, append: func(dst []byte, x *exchange.Exchange) ([]byte, error) {

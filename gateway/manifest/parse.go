@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/agext/levenshtein"
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
@@ -523,7 +524,7 @@ func explain(diags hcl.Diagnostics, schema *hcl.BodySchema) hcl.Diagnostics {
 func Suggest(name string, known []string) string {
 	best, least := "", 3
 	for _, k := range known {
-		if d := distance(strings.ToLower(name), strings.ToLower(k)); d < least && d < max(len(name), len(k)) {
+		if d := levenshtein.Distance(strings.ToLower(name), strings.ToLower(k), nil); d < least && d < max(len(name), len(k)) {
 			best, least = k, d
 		}
 	}
@@ -534,24 +535,4 @@ func Suggest(name string, known []string) string {
 		return ""
 	}
 	return " There are: " + strings.Join(known, ", ") + "."
-}
-
-// distance is the number of octets to insert, delete or replace to make b of a.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
 }
