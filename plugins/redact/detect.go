@@ -212,6 +212,9 @@ const (
 
 // email looks at both sides of the @ at i. A password in a URL is found here too, because it stands before an @.
 func (d *Detector) email(text []byte, floor, i int) Find {
+	if i+1 == len(text) {
+		return Find{}
+	}
 	start := i
 	for start > floor && i-start < maxLocal && (isAlnum(text[start-1]) || classes[text[start-1]]&classLocal != 0) {
 		start--

@@ -323,7 +323,7 @@ func phoneAt(text []byte, start int, groups []span) int {
 			digits[total] = text[k]
 			total++
 		}
-		if !closed(text, group.end) || date(text, groups[:g+1]) {
+		if total < 7 || !closed(text, group.end) || date(text, groups[:g+1]) {
 			continue
 		}
 		number, seen := digits[:total], groups[:g+1]
