@@ -1,0 +1,116 @@
+package proxy
+
+import "slices"
+
+// maxEvent is the longest server-sent event, in octets.
+const maxEvent = 1 << 20
+
+// events cuts an event stream into events without reading what they say. An event ends with its blank line; lines end with
+// LF, CRLF or CR. Where the stream is cut into reads makes no difference to the events.
+type events struct {
+	buf     []byte
+	start   int // of the event under way
+	scanned int // octets looked at
+	end     int // of what was read
+	max     int
+
+	empty bool // the line under way has no octet yet
+	cr    bool // the last octet was a CR that ended a line
+	blank bool // that line was empty: the event ends after the LF that may follow
+	lone  bool // the line before ended with CR alone, so no LF is waited for
+	skip  bool // swallow an LF: its CR has ended the event before
+}
+
+func newEvents(limit int) *events {
+	return &events{max: limit, empty: true, buf: make([]byte, 8<<10)}
+}
+
+// room is where the next octets are to be read to.
+func (e *events) room() []byte {
+	if e.start > 0 {
+		n := copy(e.buf, e.buf[e.start:e.end])
+		e.scanned -= e.start
+		e.start, e.end = 0, n
+	}
+	if len(e.buf)-e.end < 2<<10 {
+		e.buf = slices.Grow(e.buf, max(len(e.buf), 2<<10))
+		e.buf = e.buf[:cap(e.buf)]
+	}
+	return e.buf[e.end:]
+}
+
+// advance says that n octets were read into room.
+func (e *events) advance(n int) { e.end += n }
+
+// full reports that the event under way is longer than any may be.
+func (e *events) full() bool { return e.end-e.start > e.max }
+
+// next returns the next whole event with its blank line. It is valid until room is called.
+func (e *events) next() (event []byte, ok bool) {
+	for e.scanned < e.end {
+		c := e.buf[e.scanned]
+		if e.skip {
+			e.skip = false
+			if c == '\n' {
+				e.scanned++
+				e.start = e.scanned
+				continue
+			}
+		}
+		if e.cr {
+			e.cr = false
+			if c == '\n' {
+				e.scanned++
+				e.lone = false
+				if e.blank {
+					return e.cut(), true
+				}
+				continue
+			}
+			e.lone = true
+			if e.blank {
+				return e.cut(), true
+			}
+		}
+		e.scanned++
+		switch c {
+		case '\n':
+			e.lone = false
+			if e.empty {
+				return e.cut(), true
+			}
+			e.empty = true
+		case '\r':
+			if e.empty && e.lone {
+				e.skip = true
+				return e.cut(), true
+			}
+			e.cr, e.blank, e.empty = true, e.empty, true
+		default:
+			e.empty = false
+		}
+	}
+	return nil, false
+}
+
+// cut ends the event at what was scanned.
+func (e *events) cut() []byte {
+	event := e.buf[e.start:e.scanned]
+	e.start = e.scanned
+	e.empty, e.blank, e.cr, e.lone = true, false, false, false
+	return event
+}
+
+// rest is what is left at the end of the stream, made a whole event where the sender forgot its blank line. It is empty
+// when nothing is left.
+func (e *events) rest() []byte {
+	event := e.buf[e.start:e.end]
+	e.start, e.scanned = e.end, e.end
+	if len(event) == 0 || e.skip && len(event) == 1 && event[0] == '\n' || e.cr && e.blank {
+		return event
+	}
+	if !e.empty {
+		event = append(slices.Clip(event), '\n')
+	}
+	return append(slices.Clip(event), '\n')
+}
