@@ -65,8 +65,9 @@ type Decoder interface {
 	Event(dst, event []byte) (out []byte, last bool)
 	// Usage is what the response said so far that it used. Where nothing was said it is counted from what was
 	// delivered and flagged Estimated, at most call.Max. Counting costs some microseconds for each kilobyte that came
-	// since the last call: call it at checkpoints and at the end rather than after every event. It is zero before Whole or
-	// Event was called, and for a refusal (a status outside 2xx).
+	// since the last call: call it at checkpoints and at the end rather than after every event. Before anything came it is
+	// an estimate of the prompt: whether an upstream that said nothing yet is to be paid, the caller knows. It is zero for a
+	// refusal, which is a status outside 2xx or an error in place of a reply.
 	Usage() exchange.Usage
 	// Failed reports that the response ended with the provider's own error inside a stream.
 	Failed() bool

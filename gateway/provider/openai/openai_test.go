@@ -267,15 +267,26 @@ func TestEstimateOfLongPrompt(t *testing.T) {
 	}
 }
 
-func TestNothingDeliveredNothingUsed(t *testing.T) {
+// Who leaves before the first event has had the prompt read all the same.
+func TestUsageBeforeAnythingCame(t *testing.T) {
 	t.Parallel()
 	d := stream(t, asksStream, 10)
-	if u := d.Usage(); !u.Zero() || u.Estimated {
-		t.Errorf("before anything came: %v", u)
+	for _, event := range []string{"", ": keep-alive\n\n"} {
+		d.Event(nil, []byte(event))
+		if u := d.Usage(); !u.Estimated || u.Prompt() != 8 || u.Completion() != 0 || u.Units[exchange.Requests] != 1 {
+			t.Errorf("after %q: %+v", event, u)
+		}
 	}
-	d.Event(nil, []byte(": keep-alive\n\n"))
-	if u := d.Usage(); !u.Zero() {
-		t.Errorf("after a comment: %v", u)
+}
+
+func TestRefusalsCostNothing(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{301, 400, 429, 500} {
+		d := stream(t, asksStream, 10)
+		d.Whole(status, []byte(`{"usage":{"prompt_tokens":5}}`))
+		if u := d.Usage(); u != (exchange.Usage{}) {
+			t.Errorf("status %d: %+v", status, u)
+		}
 	}
 }
 

@@ -27,7 +27,8 @@ type decoder struct {
 	name         []byte // the public model name as a JSON string
 	hideUsage    bool   // the customer asked for a stream without usage
 
-	began    bool // a response came that is to be paid for
+	began    bool // some of a reply came
+	refused  bool // an error came in place of a reply: nothing is to be paid for
 	failed   bool
 	reported bool // the upstream said what was used
 	usage    exchange.Usage
@@ -45,12 +46,13 @@ type decoder struct {
 // status 200, which some upstreams send.
 func (d *decoder) Whole(status int, body []byte) []byte {
 	if status < 200 || status > 299 {
+		d.refused = true
 		refusal := decoder{call: d.call, name: d.name}
 		refusal.scan(body)
 		return splice(nil, body, refusal.edits)
 	}
 	m, ok := d.scan(body)
-	d.began, d.failed = !m.failed, m.failed
+	d.began, d.refused, d.failed = !m.failed, m.failed, m.failed
 	if !ok {
 		// Whatever this is, the customer gets it and the upstream made it.
 		d.written.beyond += int64(len(body))
@@ -76,8 +78,10 @@ func (d *decoder) Event(dst, event []byte) (out []byte, last bool) {
 		return append(dst, event...), true
 	}
 	m, ok := d.scan(e.data)
-	d.failed = d.failed || e.failed || m.failed
-	if !m.failed && !e.failed {
+	if e.failed || m.failed {
+		d.failed = true
+		d.refused = !d.began
+	} else {
 		d.began = true
 	}
 	if ok && d.hideUsage && m.usage && m.noChoices {
@@ -97,12 +101,12 @@ func (d *decoder) Event(dst, event []byte) (out []byte, last bool) {
 // Failed reports an error object in place of a chunk.
 func (d *decoder) Failed() bool { return d.failed }
 
-// Usage is what the last report said, or an estimate.
+// Usage is what the last report said, or an estimate. Before anything came it is an estimate of the prompt.
 func (d *decoder) Usage() exchange.Usage {
 	if d.reported {
 		return d.usage
 	}
-	if !d.began {
+	if d.refused {
 		return exchange.Usage{}
 	}
 	target, _ := d.call.Chosen()

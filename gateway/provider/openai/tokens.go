@@ -135,7 +135,7 @@ func (t *collector) collect(s *scanner, wanted bool) {
 }
 
 func (t *collector) count(c *codec.Codec) int64 {
-	n := count(c, string(t.text))
+	n := count(c, string(bytes.TrimRight(t.text, " "))) // without the blank after the last text
 	if t.beyond > 0 {
 		n += scale(t.beyond, n, int64(len(t.text)))
 	}
