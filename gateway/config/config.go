@@ -15,6 +15,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/expr"
 	"github.com/postern-gateway/postern/gateway/manifest"
 	"github.com/postern-gateway/postern/gateway/route"
+	"github.com/postern-gateway/postern/gateway/secret"
 )
 
 // Config is one checked configuration. Every reference in it resolves; every expression compiled; it does not change.
@@ -33,6 +34,14 @@ type Config struct {
 	Policies  []*Policy
 	Routes    []*Route
 	Tests     []*Test // from policies/*_test.hcl
+	Secrets   []*Secret
+}
+
+// Secret is where a secret is read from; never what it is.
+type Secret struct {
+	Name   string
+	Source secret.Source
+	Range  hcl.Range
 }
 
 // Gateway names the node.
@@ -289,7 +298,8 @@ type Stage struct {
 	Allow   bool          // on_error = allow: a fault of the plugin lets the request pass. Otherwise it is denied
 	// Config is what postern_configure receives: the config block's load-time arguments and defaults, an object.
 	Config cty.Value
-	// Arguments are the hook's per-request arguments in the manifest's order; a constant one is compiled too.
+	// Arguments are the hook's per-request arguments in the manifest's order; a constant one is compiled too, and
+	// one that is not set and has no default is nil.
 	Arguments []*expr.Program
 	Range     hcl.Range
 }

@@ -74,6 +74,9 @@ func load(f *schema.Findings, opt Options) (*Config, schema.Sources, hcl.Diagnos
 		routes:    schema.Register[Route]{Kind: "route"},
 		tests:     schema.Register[Test]{Kind: "test"},
 	}
+	for _, n := range l.Secrets() {
+		l.config.Secrets = append(l.config.Secrets, &Secret{Name: n.Name, Source: *n.Value, Range: n.At})
+	}
 	l.declare(blocks)
 	l.leaves(blocks)
 	l.pluginBlocks()

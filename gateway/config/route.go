@@ -35,6 +35,9 @@ func (l *loader) routeBlocks() {
 		}
 		if e := s.Expr("when"); e != nil {
 			r.When = l.compile(e, exchange.Authenticate, cty.Bool)
+			if r.When != nil && slices.ContainsFunc(r.When.Uses(), func(name string) bool { return strings.HasPrefix(name, "attribute") }) {
+				l.Errorf(e.Range(), "Not known yet", "No stage has run when a route is chosen, so there are no attributes. Use request, listener and route.")
+			}
 		}
 		r.Pattern = l.pattern(s)
 		l.destination(n, s)

@@ -93,7 +93,7 @@ func (f *Findings) Parse() hcl.Blocks {
 
 // parse takes one file apart into its top-level blocks, in order.
 func (f *Findings) parse(name string, kind *Block, all []*Block) hcl.Blocks {
-	if !f.shallow(name) {
+	if !f.Shallow(name) {
 		f.Broken = f.Broken || name == MainFile
 		return nil
 	}
@@ -129,8 +129,8 @@ func (f *Findings) elsewhere(d *hcl.Diagnostic, all []*Block) {
 	}
 }
 
-// shallow refuses files whose nesting would exhaust the parser's stack.
-func (f *Findings) shallow(name string) bool {
+// Shallow reports whether HCL's parser may read a source: nesting that would exhaust its stack is an error.
+func (f *Findings) Shallow(name string) bool {
 	tokens, _ := hclsyntax.LexConfig(f.Sources[name], name, hcl.InitialPos)
 	depth, steps := 0, 0
 	for _, t := range tokens {

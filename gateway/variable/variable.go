@@ -33,7 +33,7 @@ type Names struct {
 	outside   Outside
 	variables schema.Register[struct{}]
 	locals    schema.Register[local]
-	secrets   schema.Register[struct{}]
+	secrets   schema.Register[secret.Source]
 }
 
 type local struct {
@@ -54,7 +54,7 @@ func Evaluate(f *schema.Findings, blocks hcl.Blocks, outside Outside) *Names {
 		}},
 		variables: schema.Register[struct{}]{Kind: "variable"},
 		locals:    schema.Register[local]{Kind: "local"},
-		secrets:   schema.Register[struct{}]{Kind: "secret"},
+		secrets:   schema.Register[secret.Source]{Kind: "secret"},
 	}
 	for _, b := range blocks {
 		switch b.Type {
@@ -80,6 +80,9 @@ func Evaluate(f *schema.Findings, blocks hcl.Blocks, outside Outside) *Names {
 	l.secretBlocks()
 	return l
 }
+
+// Secrets are the secret blocks: names, places and where each is read from.
+func (l *Names) Secrets() []*schema.Named[secret.Source] { return l.secrets.List }
 
 // Unused warns about variables, locals and secrets that nothing refers to.
 func (l *Names) Unused() {
@@ -218,8 +221,9 @@ func (l *Names) secretBlocks() {
 			l.Errorf(n.Block.DefRange, "Ambiguous secret", "A secret is read from one place: give exactly one of env and file.")
 			continue
 		}
-		source := secret.Source{Env: s.Text("env"), File: s.Text("file")}
-		if !l.outside.Secrets || source == (secret.Source{}) {
+		source := n.Value
+		*source = secret.Source{Env: s.Text("env"), File: s.Text("file")}
+		if !l.outside.Secrets || *source == (secret.Source{}) {
 			continue
 		}
 		v, warning, err := source.Read(l.Dir, l.outside.Environment)

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/route"
+)
+
+type explainCommand struct {
+	Method string            `arg:"" help:"Method of the request, such as POST."`
+	URL    string            `arg:"" name:"url" help:"Its URL, or only a path."`
+	Dir    string            `arg:"" optional:"" default:"." help:"Folder with config.hcl." type:"existingdir"`
+	Header []string          `short:"H" sep:"none" help:"A header field of the request, for conditions." placeholder:"NAME: VALUE"`
+	Var    map[string]string `help:"Value of a variable block." placeholder:"NAME=VALUE"`
+}
+
+// Run shows the way of one request: which route takes it and why, and what each stage sees and may do. Nothing is
+// sent and no plugin runs.
+func (c *explainCommand) Run(a *App) error {
+	cfg, err := a.Load(c.Dir, config.Options{Variables: c.Var})
+	if err != nil {
+		return err
+	}
+	var b strings.Builder
+	if err := c.explain(&b, cfg); err != nil {
+		return err
+	}
+	_, err = io.WriteString(a.Stdout, b.String())
+	return err
+}
+
+func (c *explainCommand) explain(b *strings.Builder, cfg *config.Config) error {
+	u, err := url.Parse(c.URL)
+	if err != nil || u.Host == "" && !strings.HasPrefix(c.URL, "/") {
+		return fmt.Errorf("%q is neither a URL nor a path", c.URL)
+	}
+	x := &exchange.Exchange{Request: exchange.Request{
+		Protocol: exchange.HTTP1, Method: c.Method, Scheme: u.Scheme, Authority: strings.ToLower(u.Host), Query: u.RawQuery,
+		Remote: netip.MustParseAddrPort("127.0.0.1:40000"), Local: netip.MustParseAddrPort("127.0.0.1:0"),
+	}}
+	for _, field := range c.Header {
+		name, value, ok := strings.Cut(field, ":")
+		if !ok {
+			return fmt.Errorf("%q is no header field: write NAME: VALUE", field)
+		}
+		x.Request.Header.Add(strings.ToLower(strings.TrimSpace(name)), strings.TrimSpace(value))
+	}
+	raw := u.EscapedPath()
+	if raw == "" {
+		raw = "/"
+	}
+	if x.Request.Path, err = route.Canonical(raw); err != nil {
+		fmt.Fprintf(b, "400 Bad Request: the path is refused: %s.\n", err)
+		return nil
+	}
+	if x.Request.Path != raw {
+		fmt.Fprintf(b, "The path is taken as %s.\n", x.Request.Path)
+	}
+	reached := 0
+	for _, l := range cfg.Listeners {
+		if u.Host != "" && !answers(l, u) {
+			continue
+		}
+		if reached++; reached > 1 {
+			b.WriteByte('\n')
+		}
+		x.Listener = l.Name
+		x.Request.Scheme = either(l.TLS != nil, "https", "http")
+		fmt.Fprintf(b, "listener %s (%s), %s, %s\n", l.Name, l.Address, protection(l.TLS), fileLine(l.Range))
+		c.onListener(b, cfg, l, x)
+	}
+	if reached == 0 {
+		fmt.Fprintf(b, "No listener answers at %s://%s.\n", u.Scheme, u.Host)
+	}
+	return nil
+}
+
+// answers reports whether a URL leads to the listener: by scheme and port; names are the network's affair.
+func answers(l *config.Listener, u *url.URL) bool {
+	port := u.Port()
+	if port == "" {
+		port = either(u.Scheme == "https", "443", "80")
+	}
+	_, own, _ := net.SplitHostPort(l.Address)
+	return port == own && (u.Scheme == "https") == (l.TLS != nil)
+}
+
+// onListener chooses the route as the server does, and keeps what it saw on the way.
+func (c *explainCommand) onListener(b *strings.Builder, cfg *config.Config, l *config.Listener, x *exchange.Exchange) {
+	var entries []route.Entry[*config.Route]
+	for _, r := range cfg.Routes {
+		if slices.Contains(r.Listeners, l) {
+			entries = append(entries, route.Entry[*config.Route]{Pattern: r.Pattern, Value: r})
+		}
+	}
+	// Routes with a condition stand before one without that matches the same requests.
+	slices.SortStableFunc(entries, func(p, q route.Entry[*config.Route]) int {
+		return order(p.Value.When == nil) - order(q.Value.When == nil)
+	})
+	var tried []string
+	accept := func(r *config.Route) bool {
+		if r.When == nil {
+			return true
+		}
+		x.Route = r.Name
+		ok, err := r.When.Bool(x)
+		switch {
+		case err != nil:
+			tried = append(tried, fmt.Sprintf("  route.%s matches, but its condition fails: %s", r.Name, err))
+		case !ok:
+			tried = append(tried, fmt.Sprintf("  route.%s matches, but not when %s", r.Name, r.When.Source()))
+		}
+		return ok && err == nil
+	}
+	table := route.NewTable(entries)
+	var params route.Params
+	r, ok := table.Match(x.Request.Method, x.Request.Authority, x.Request.Path, &params, accept)
+	for _, line := range tried {
+		fmt.Fprintln(b, line)
+	}
+	if !ok {
+		if allowed := table.Allowed(x.Request.Authority, x.Request.Path, accept); len(allowed) > 0 {
+			fmt.Fprintf(b, "405 Method Not Allowed: the path is known, for %s.\n", strings.Join(allowed, ", "))
+		} else {
+			fmt.Fprintln(b, "404 Not Found: no route matches.")
+		}
+		return
+	}
+	fmt.Fprintf(b, "route.%s: %s, %s\n", r.Name, r.Pattern, fileLine(r.Range))
+	fmt.Fprintln(b, "  chosen as the most specific route that matches"+either(r.When != nil, ", and its condition holds", ""))
+	for _, name := range r.Pattern.Names() {
+		fmt.Fprintf(b, "  %s = %q\n", name, params.Get(name))
+	}
+	explainChain(b, r)
+	explainDestination(b, r)
+}
+
+func order(last bool) int {
+	if last {
+		return 1
+	}
+	return 0
+}
+
+// explainChain prints the stages as they run.
+func explainChain(b *strings.Builder, r *config.Route) {
+	for phase, stages := range r.Chain() {
+		if len(stages) == 0 {
+			continue
+		}
+		p := exchange.Phase(phase)
+		fmt.Fprintf(b, "\n%s%s\n", p, either(p == exchange.Authenticate && len(stages) > 1, " (alternatives: the first identity wins)", ""))
+		for _, s := range stages {
+			fmt.Fprintf(b, "  %s, %s\n", s, fileLine(s.Range))
+			if s.When != nil {
+				fmt.Fprintf(b, "    when %s\n", s.When.Source())
+			}
+			if s.Require != nil {
+				fmt.Fprintf(b, "    %s, or else %d: %s\n", s.Require.Condition.Source(), s.Require.Status, s.Require.Message)
+				continue
+			}
+			fmt.Fprintf(b, "    sees %s\n", sees(s.Hook.Sees))
+			slots := s.Plugin.Manifest.PerRequest(s.Hook)
+			for i, program := range s.Arguments {
+				if program != nil && program.Source() != "" {
+					fmt.Fprintf(b, "    gets %s = %s\n", slots[i].Name, program.Source())
+				}
+			}
+			fmt.Fprintf(b, "    may use: %s\n", none(strings.Join(s.Plugin.Grants, ", ")))
+			fmt.Fprintf(b, "    within %s; a fault %s\n", duration(s.Timeout), either(s.Allow, "lets the request pass (on_error = allow)", "denies the request"))
+		}
+	}
+}
+
+// explainDestination prints where the request goes, and what may be lost.
+func explainDestination(b *strings.Builder, r *config.Route) {
+	fmt.Fprintf(b, "\n%s, timeout %s\n", destination(r), forever(r.Timeout))
+	switch {
+	case r.Upstream != nil:
+		for _, e := range r.Upstream.Endpoints {
+			fmt.Fprintf(b, "  %s\n", e.URL)
+		}
+	case r.Models != nil:
+		for _, m := range r.Models {
+			fmt.Fprintf(b, "  model %s, %s\n", m.Name, fileLine(m.Range))
+			for _, t := range m.Targets {
+				fmt.Fprintf(b, "    %s\n", target(t))
+			}
+		}
+		if r.Durability == "batch" {
+			fmt.Fprintln(b, "  batch: a power cut can lose what was charged in the last 50 ms")
+		} else {
+			fmt.Fprintln(b, "  sync: the intent is on disk before the upstream is called; a power cut loses no charge")
+		}
+	}
+}

@@ -1,0 +1,292 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/manifest"
+	"github.com/postern-gateway/postern/gateway/route"
+)
+
+type planCommand struct {
+	Dir     string            `arg:"" optional:"" default:"." help:"Folder with config.hcl." type:"existingdir"`
+	Var     map[string]string `help:"Value of a variable block." placeholder:"NAME=VALUE"`
+	Against string            `help:"Another folder: show only what differs from it." type:"existingdir" placeholder:"DIR"`
+}
+
+// Run shows what a run would open and do, without opening or doing anything. Secrets are named, never read.
+func (c *planCommand) Run(a *App) error {
+	cfg, err := a.Load(c.Dir, config.Options{Variables: c.Var})
+	if err != nil {
+		return err
+	}
+	lines := plan(cfg)
+	if c.Against != "" {
+		other, err := a.Load(c.Against, config.Options{Variables: c.Var})
+		if err != nil {
+			return err
+		}
+		if lines = difference(plan(other), lines); len(lines) == 0 {
+			lines = []string{"No difference."}
+		}
+	}
+	_, err = io.WriteString(a.Stdout, strings.Join(lines, "\n")+"\n")
+	return err
+}
+
+// plan describes a configuration. Lines stand for themselves, so that two plans can be compared line by line; positions
+// are left out for the same reason, and are explain's to give.
+func plan(c *config.Config) []string {
+	var out []string
+	say := func(depth int, format string, arguments ...any) {
+		out = append(out, strings.Repeat("  ", depth)+fmt.Sprintf(format, arguments...))
+	}
+	say(0, "gateway %s, state %s, ledger in %s (holds for %s, entries for %s)", c.Gateway.Name, c.State.Backend, c.Ledger.Currency, duration(c.Ledger.HoldTTL), forever(c.Ledger.Retain))
+	if c.Admin != nil {
+		say(0, "admin on %s, %s", c.Admin.Address, either(c.Admin.ClientCA != "", "TLS with client certificates", "cleartext with a token"))
+	}
+	for _, s := range c.Secrets {
+		say(0, "secret %s from %s", s.Name, s.Source)
+	}
+	for _, l := range c.Listeners {
+		say(0, "listener %s on %s: %s, %s", l.Name, l.Address, join(l.Protocols), protection(l.TLS))
+	}
+	for _, p := range c.Plugins {
+		say(0, "plugin %s %s from %s, grants: %s", p.Name, p.Manifest.Version, p.Source, none(strings.Join(p.Grants, ", ")))
+		say(1, "at most %d MiB, %s of CPU an event", p.Limits.Memory>>20, duration(p.Limits.CPU))
+		for _, h := range p.Manifest.Hooks {
+			say(1, "at %s sees %s", h.Phase, sees(h.Sees))
+		}
+	}
+	for _, u := range c.Upstreams {
+		say(0, "upstream %s: %s, %s, %d attempts%s", u.Name, u.Protocol, u.Balance, u.Retry.Attempts, either(u.Format != "", ", format "+u.Format, ""))
+		for _, e := range u.Endpoints {
+			say(1, "%s%s", e.URL, either(u.Balance == "weighted", fmt.Sprint(" weight ", e.Weight), ""))
+		}
+		for _, h := range u.Headers {
+			say(1, "sets %s%s", h.Name, either(h.Secret, " to a secret", ""))
+		}
+	}
+	for _, m := range c.Models {
+		say(0, "model %s: at most %d output tokens, %s", m.Name, m.MaxOutput, either(len(m.Prices) == 0, "free", "priced"))
+		for _, t := range m.Targets {
+			say(1, "%s", target(t))
+		}
+		for _, p := range m.Prices {
+			say(1, "price %s: %s", p.Name, prices(p.Per, p.Set))
+			for _, t := range p.Tiers {
+				say(2, "above %d prompt tokens: %s", t.Above, prices(t.Per, t.Set))
+			}
+		}
+	}
+	for _, r := range bySpecificity(c.Routes) {
+		say(0, "route %s: %s on %s%s", r.Name, r.Pattern, listeners(r), either(r.When != nil, ", conditional", ""))
+		if r.When != nil {
+			say(1, "when %s", r.When.Source())
+		}
+		say(1, "%s, timeout %s", destination(r), forever(r.Timeout))
+		for _, stages := range r.Chain() {
+			for _, s := range stages {
+				say(1, "%s: %s%s", s.Phase, s, either(s.Allow, " (a fault lets the request pass: on_error = allow)", ""))
+			}
+		}
+	}
+	return out
+}
+
+// bySpecificity orders routes so that each comes before the less specific ones that match the same requests.
+func bySpecificity(routes []*config.Route) []*config.Route {
+	done := map[*config.Route]bool{}
+	var out []*config.Route
+	var visit func(r *config.Route)
+	visit = func(r *config.Route) {
+		if done[r] {
+			return
+		}
+		done[r] = true
+		for _, other := range routes {
+			relation := other.Pattern.Compare(r.Pattern)
+			if relation == route.MoreSpecific || relation == route.Equivalent && other.When != nil && r.When == nil {
+				visit(other)
+			}
+		}
+		out = append(out, r)
+	}
+	for _, r := range routes {
+		visit(r)
+	}
+	return out
+}
+
+// difference is what has to change from old to new, line by line, each changed line below the unindented line it
+// belongs to.
+func difference(old, new []string) []string {
+	// common[i][j] is the length of the longest common subsequence of old[i:] and new[j:].
+	common := make([][]int32, len(old)+1)
+	for i := range common {
+		common[i] = make([]int32, len(new)+1)
+	}
+	for i := len(old) - 1; i >= 0; i-- {
+		for j := len(new) - 1; j >= 0; j-- {
+			if old[i] == new[j] {
+				common[i][j] = common[i+1][j+1] + 1
+			} else {
+				common[i][j] = max(common[i+1][j], common[i][j+1])
+			}
+		}
+	}
+	var out []string
+	head, told := "", true
+	show := func(sign, line string) {
+		if strings.HasPrefix(line, " ") && !told {
+			out = append(out, "  "+head)
+		}
+		told = true
+		out = append(out, sign+" "+line)
+	}
+	for i, j := 0, 0; i < len(old) || j < len(new); {
+		switch {
+		case i < len(old) && j < len(new) && old[i] == new[j]:
+			if !strings.HasPrefix(new[j], " ") {
+				head, told = new[j], false
+			}
+			i, j = i+1, j+1
+		case i < len(old) && (j == len(new) || common[i+1][j] >= common[i][j+1]):
+			show("-", old[i])
+			i++
+		default:
+			show("+", new[j])
+			j++
+		}
+	}
+	return out
+}
+
+func either(is bool, yes, no string) string {
+	if is {
+		return yes
+	}
+	return no
+}
+
+func none(s string) string { return either(s == "", "none", s) }
+
+// duration is d as one writes it: "2m", not "2m0s".
+func duration(d time.Duration) string {
+	if d > 0 && d%(24*time.Hour) == 0 {
+		return fmt.Sprintf("%dd", d/(24*time.Hour))
+	}
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+func forever(d time.Duration) string { return either(d == 0, "no bound", duration(d)) }
+
+func join(protocols []exchange.Protocol) string {
+	var words []string
+	for _, p := range protocols {
+		words = append(words, p.String())
+	}
+	return strings.Join(words, " ")
+}
+
+func protection(t *config.TLS) string {
+	switch {
+	case t == nil:
+		return "cleartext"
+	case t.ClientCA != "":
+		return "TLS with client certificates"
+	case t.Cert == "":
+		return "TLS, self-signed for " + strings.Join(t.SelfSigned, ", ")
+	}
+	return "TLS"
+}
+
+func listeners(r *config.Route) string {
+	var names []string
+	for _, l := range r.Listeners {
+		names = append(names, l.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+func destination(r *config.Route) string {
+	switch {
+	case r.Respond != nil:
+		return fmt.Sprintf("answers %d itself", r.Respond.Status)
+	case r.Upstream != nil:
+		return "to upstream " + r.Upstream.Name
+	}
+	var names []string
+	for _, m := range r.Models {
+		names = append(names, m.Name)
+	}
+	return fmt.Sprintf("%s %s with models %s, durability %s, on_disconnect %s", r.Format, r.Operation, strings.Join(names, ", "), r.Durability, r.OnDisconnect)
+}
+
+func target(t *config.Target) string {
+	s := fmt.Sprintf("%s at upstream %s, weight %d", t.Model, t.Upstream.Name, t.Weight)
+	if t.When != nil {
+		s += ", when " + t.When.Source()
+	}
+	return s
+}
+
+// sees is what reaches a plugin, in words.
+func sees(s manifest.Sees) string {
+	var parts []string
+	if slices.Contains(s.Headers, "*") {
+		parts = append(parts, "all headers")
+	} else if len(s.Headers) > 0 {
+		parts = append(parts, "headers "+strings.Join(s.Headers, ", "))
+	}
+	if len(s.Attributes) > 0 {
+		parts = append(parts, "attributes "+strings.Join(s.Attributes, ", "))
+	}
+	switch s.Body.Mode {
+	case manifest.BodyBuffer:
+		parts = append(parts, fmt.Sprintf("the body up to %d octets", s.Body.Max))
+	case manifest.BodyStream:
+		parts = append(parts, "the body in chunks")
+	case manifest.BodyEvents:
+		parts = append(parts, "the body event by event")
+	}
+	if len(parts) == 0 {
+		return "nothing of the request"
+	}
+	return strings.Join(parts, "; ")
+}
+
+// prices lists a row: tokens by the million, other units by one.
+func prices(per [exchange.UnitCount]exchange.Amount, set [exchange.UnitCount]bool) string {
+	var parts []string
+	for u := range exchange.UnitCount {
+		if !set[u] {
+			continue
+		}
+		amount, of := per[u], " each"
+		if u < exchange.Requests {
+			if million, ok := per[u].Times(1_000_000); ok {
+				amount, of = million, " per million"
+			}
+		}
+		parts = append(parts, fmt.Sprint(u, " ", amount, of))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// fileLine is a position as editors take it.
+func fileLine(r hcl.Range) string { return fmt.Sprintf("%s:%d", r.Filename, r.Start.Line) }
