@@ -1,5 +1,5 @@
-// Package openai speaks OpenAI's wire format: chat completions, embeddings and the list of models. Its main type is
-// Format, a provider.Format.
+// Package openai speaks OpenAI's wire format: chat completions, embeddings and the list of models.
+// Its main type is Format, a provider.Format.
 //
 // Bodies are scanned and spliced in place, never decoded and written anew, so that what the gateway does not need to
 // touch stays as it is to the octet: member order, number spelling, fields that came after this code.

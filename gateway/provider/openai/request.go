@@ -49,7 +49,6 @@ type request struct {
 	maxTokens     int64 // max_tokens or max_completion_tokens, 0 when neither was given
 	maxParam      string
 	choices       int64 // n
-	audioOut      bool  // modalities asks for audio
 	prediction    int64 // octets of a predicted output; it is billed as output where it was wrong
 	hasPrediction bool
 	search        bool // web_search_options
@@ -192,9 +191,6 @@ func (r *request) member(s *scanner, op string, k span) *exchange.Problem {
 			return invalid("n", "The field \"n\" must be a whole number from 1 to %d.", maxChoices)
 		}
 		r.choices = n
-	case "modalities":
-		v := s.skip()
-		r.audioOut = bytes.Contains(v.of(r.body), []byte(`"audio"`))
 	case "prediction":
 		v := s.skip()
 		if !null(r.body, v) {
@@ -240,7 +236,7 @@ func (r *request) folded(k span) *exchange.Problem {
 	}
 	name := text(r.body, k)
 	for _, known := range [...]string{
-		"model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "modalities", "prediction",
+		"model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "prediction",
 		"web_search_options", "messages", "input", "service_tier", "models",
 	} {
 		if name != known && strings.EqualFold(name, known) {

@@ -260,27 +260,27 @@ func (d *decoder) discreet(b []byte, failed span) {
 	}
 }
 
-// replaceWord replaces old in text where it stands alone. A name with signs that text could escape is left there.
-func replaceWord(text []byte, old, new string) []byte {
-	for i := range len(old) {
-		if !inName(old[i]) {
+// replaceWord replaces word in text where it stands alone. A name with signs that text could escape is left there.
+func replaceWord(text []byte, word, by string) []byte {
+	for i := range len(word) {
+		if !inName(word[i]) {
 			return text
 		}
 	}
 	var out []byte
 	for {
-		i := bytes.Index(text, []byte(old))
+		i := bytes.Index(text, []byte(word))
 		if i < 0 {
 			return append(out, text...)
 		}
-		after := text[i+len(old):]
+		after := text[i+len(word):]
 		// A full stop may end the sentence as well as join a version number.
 		alone := (i == 0 || !inName(text[i-1]) && text[i-1] != '\\') && (len(after) == 0 || !inName(after[0]) || after[0] == '.' && (len(after) == 1 || !inName(after[1])))
 		out = append(out, text[:i]...)
 		if alone {
-			out = append(out, new...)
+			out = append(out, by...)
 		} else {
-			out = append(out, old...)
+			out = append(out, word...)
 		}
 		text = after
 	}

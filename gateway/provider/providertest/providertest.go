@@ -1,5 +1,5 @@
-// Package providertest is the suite that every provider.Format passes: Run, with the format's cases. A case is a file of
-// the folder given, in txtar form:
+// Package providertest is the suite that every provider.Format passes. In place of a type it has a function, so
+// its main type is Run, given the format and a folder of cases. A case is a file in txtar form:
 //
 //	-- case --      lines "key: value": method (default POST), path, public (the model name the customer must be read to
 //	                have sent), target (the upstream's name), max-output, status (default 200), content ("whole", the
