@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hcldec"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
 )
@@ -70,7 +71,7 @@ func (a *Argument) spec() hcldec.Spec {
 			return hcl.Diagnostics{missing(a)}
 		}
 		if err := a.check(v); err != nil {
-			return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Invalid value", Detail: fmt.Sprintf("%s %s.", a.Name, err)}}
+			return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Invalid value", Detail: a.Name + " " + sentence(err)}}
 		}
 		return nil
 	}
@@ -129,6 +130,15 @@ func (a *Argument) check(v cty.Value) error {
 	return nil
 }
 
+// sentence ends an error with a full stop, if it does not end a sentence already.
+func sentence(err error) string {
+	text := err.Error()
+	if strings.HasSuffix(text, ".") || strings.HasSuffix(text, "?") {
+		return text
+	}
+	return text + "."
+}
+
 // phrase makes an error that begins with its subject, as those of the readers do, follow an argument's name.
 func phrase(err error) error {
 	if strings.HasPrefix(err.Error(), "must ") {
@@ -148,7 +158,7 @@ func (a *Argument) constrain(text string, hidden bool) error {
 		if hidden {
 			hint = Suggest("", a.OneOf)
 		}
-		return fmt.Errorf("can not be %s.%s", shown, strings.TrimRight(hint, "."))
+		return fmt.Errorf("can not be %s.%s", shown, hint)
 	}
 	if a.Pattern != "" {
 		// The pattern compiled when the manifest was parsed; \A and \z make it match the whole text whatever its flags.
@@ -166,7 +176,7 @@ func (a *Argument) constrain(text string, hidden bool) error {
 func (m *Manifest) Decode(hook *Hook, body hcl.Body, ctx *hcl.EvalContext) (config cty.Value, perRequest map[string]hcl.Expression, diags hcl.Diagnostics) {
 	none := body == nil
 	if none {
-		body = hcl.EmptyBody()
+		body = new(hclsyntax.Body)
 	}
 	spec := m.Spec(hook)
 	schema := hcldec.ImpliedSchema(spec)
@@ -199,5 +209,11 @@ func (m *Manifest) Decode(hook *Hook, body hcl.Body, ctx *hcl.EvalContext) (conf
 			diags = append(diags, d)
 		}
 	}
+	slices.SortStableFunc(diags, func(a, b *hcl.Diagnostic) int {
+		if a.Subject == nil || b.Subject == nil {
+			return strings.Compare(a.Detail, b.Detail)
+		}
+		return a.Subject.Start.Byte - b.Subject.Start.Byte
+	})
 	return config, perRequest, diags
 }

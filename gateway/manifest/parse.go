@@ -74,6 +74,9 @@ func Parse(src []byte, filename string) (*Manifest, hcl.Diagnostics) {
 		return nil, hcl.Diagnostics{fault(hcl.Range{Filename: filename, Start: hcl.InitialPos, End: hcl.InitialPos},
 			"Manifest too large", "A manifest has at most %d octets, this one %d.", MaxSize, len(src))}
 	}
+	if d := tooDeep(src, filename); d != nil {
+		return nil, hcl.Diagnostics{d}
+	}
 	file, diags := hclsyntax.ParseConfig(src, filename, hcl.InitialPos)
 	if diags.HasErrors() {
 		return nil, diags
@@ -111,6 +114,30 @@ func Parse(src []byte, filename string) (*Manifest, hcl.Diagnostics) {
 		d.EvalContext, d.Expression = nil, nil
 	}
 	return m, p.diags
+}
+
+// tooDeep refuses text that would make the parser, which recurses, use up the stack of the process: a manifest is as
+// foreign as the module it comes in.
+func tooDeep(src []byte, filename string) *hcl.Diagnostic {
+	const most = 64
+	tokens, _ := hclsyntax.LexConfig(src, filename, hcl.InitialPos) // what is wrong besides, the parser tells
+	depth, operators := 0, 0
+	for _, t := range tokens {
+		switch t.Type {
+		case hclsyntax.TokenOBrace, hclsyntax.TokenOParen, hclsyntax.TokenOBrack, hclsyntax.TokenOQuote, hclsyntax.TokenOHeredoc,
+			hclsyntax.TokenTemplateInterp, hclsyntax.TokenTemplateControl:
+			depth++
+		case hclsyntax.TokenCBrace, hclsyntax.TokenCParen, hclsyntax.TokenCBrack, hclsyntax.TokenCQuote, hclsyntax.TokenCHeredoc,
+			hclsyntax.TokenTemplateSeqEnd:
+			depth--
+		case hclsyntax.TokenBang, hclsyntax.TokenMinus, hclsyntax.TokenQuestion:
+			operators++
+		}
+		if depth > most || operators > 4*most {
+			return fault(t.Range, "Manifest too complex", "A manifest nests at most %d deep and has at most %d of the operators -, ! and ?.", most, 4*most)
+		}
+	}
+	return nil
 }
 
 // content reads a body by schema, and adds what there is to messages about names that no other resembles.
@@ -350,7 +377,7 @@ func (p *parser) argument(b *hcl.Block, nested bool) *Argument {
 		}
 		if v := p.value(d.Expr); v != cty.NilVal && typed && !v.IsNull() {
 			if err := a.check(v); err != nil {
-				p.failf(d.Expr.Range(), "Invalid default", "The default of %s %s.", a.Name, err)
+				p.failf(d.Expr.Range(), "Invalid default", "The default of %s %s", a.Name, sentence(err))
 			} else {
 				a.Default, _ = a.Type.read(v)
 			}
@@ -524,7 +551,7 @@ func explain(diags hcl.Diagnostics, schema *hcl.BodySchema) hcl.Diagnostics {
 func Suggest(name string, known []string) string {
 	best, least := "", 3
 	for _, k := range known {
-		if d := levenshtein.Distance(strings.ToLower(name), strings.ToLower(k), nil); d < least && d < max(len(name), len(k)) {
+		if d := levenshtein.Distance(strings.ToLower(name), strings.ToLower(k), nil); d < least && d*2 <= max(len(name), len(k)) {
 			best, least = k, d
 		}
 	}
