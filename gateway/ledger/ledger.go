@@ -406,3 +406,15 @@ func validName(s string) bool {
 	}
 	return true
 }
+
+// Ready reports why money can not be moved now: ErrUnavailable while the store takes nothing, ErrClosed. Nil when it can.
+func (l *Ledger) Ready(ctx context.Context) error {
+	if err := l.enter(ctx); err != nil {
+		return err
+	}
+	defer l.mu.Unlock()
+	if l.fault != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, l.fault)
+	}
+	return nil
+}
