@@ -120,11 +120,12 @@ func (s *Session) enter() error {
 // abi.MaxLog. Level is one of abi's; an unknown one counts as error.
 func (s *Session) Log(level int32, line []byte) {
 	cut := line[:min(len(line), abi.MaxLine)]
-	if s.logged+len(cut) > abi.MaxLog {
-		s.dropped += len(line)
+	cost := max(len(cut), 16) // an empty line costs too
+	if s.logged+cost > abi.MaxLog {
+		s.dropped += max(len(line), 1)
 		return
 	}
-	s.logged += max(len(cut), 16) // an empty line costs too
+	s.logged += cost
 	l := slog.LevelError
 	switch level {
 	case abi.LogDebug:
