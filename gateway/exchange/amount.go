@@ -120,11 +120,14 @@ func mulAddString(top, low uint64) string {
 
 // ParseAmount reads a decimal such as "10", "0.15" or "-2.5". More than twelve digits after the point (zeros at the
 // end aside), an exponent, or more than 15 digits before it are errors: money is never rounded.
-func ParseAmount(s string) (Amount, error) {
+func ParseAmount(s string) (Amount, error) { return parseAmount(s, 15) }
+
+// parseAmount is ParseAmount with that many digits before the point; 26 always fit.
+func parseAmount(s string, most int) (Amount, error) {
 	digits, negative := strings.CutPrefix(s, "-")
 	whole, frac, hasPoint := strings.Cut(digits, ".")
 	frac = strings.TrimRight(frac, "0")
-	if whole == "" || (hasPoint && strings.HasSuffix(s, ".")) || len(whole) > 15 {
+	if whole == "" || (hasPoint && strings.HasSuffix(s, ".")) || len(whole) > most {
 		return Amount{}, fmt.Errorf("%w: %q", ErrAmount, s)
 	}
 	if len(frac) > decimals {
@@ -147,9 +150,10 @@ func ParseAmount(s string) (Amount, error) {
 // MarshalText writes the amount as String does, so that JSON shows a decimal string and no float ever touches it.
 func (a Amount) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
-// UnmarshalText reads what MarshalText wrote.
+// UnmarshalText reads what MarshalText wrote, sums beyond what ParseAmount takes included, up to 26 digits before the
+// point.
 func (a *Amount) UnmarshalText(b []byte) error {
-	v, err := ParseAmount(string(b))
+	v, err := parseAmount(string(b), 26)
 	if err == nil {
 		*a = v
 	}

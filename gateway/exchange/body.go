@@ -38,17 +38,21 @@ func (*Bytes) Close() error { return nil }
 // Trailer is nil.
 func (*Bytes) Trailer() Header { return nil }
 
+// firstRead is the most that ReadBody sets aside for octets that were only announced.
+const firstRead = 1 << 20
+
 // ReadBody reads body to its end. It returns ErrBodyTooLarge when there are more than limit octets. length is the
-// announced length, or -1; it only sizes the buffer.
+// announced length, or -1; it only sizes the buffer, up to 1 MiB.
 func ReadBody(body Body, length, limit int64) ([]byte, error) {
 	if length > limit {
 		return nil, ErrBodyTooLarge
 	}
-	size := length + 1 // one more, so that the read that meets the end needs no growth
+	size := min(length, firstRead) + 1 // one more, so that the read that meets the end needs no growth
 	if length < 0 {
-		size = min(4096, limit+1)
+		size = min(4095, limit) + 1
 	}
 	b := make([]byte, 0, size)
+	idle := 0
 	for {
 		if len(b) == cap(b) {
 			b = append(b, 0)[:len(b)]
@@ -63,6 +67,11 @@ func ReadBody(body Body, length, limit int64) ([]byte, error) {
 		}
 		if err != nil {
 			return nil, err
+		}
+		if idle++; n > 0 {
+			idle = 0
+		} else if idle == 100 {
+			return nil, io.ErrNoProgress
 		}
 	}
 }

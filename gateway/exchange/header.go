@@ -53,16 +53,38 @@ func (h Header) Count(name string) int {
 	return n
 }
 
-// Has reports whether a comma-separated list field holds token, compared without case (RFC 9110 section 5.6.1).
+// Has reports whether a comma-separated list field holds token, compared without case (RFC 9110 section 5.6.1). Only
+// ASCII letters have case and only space and tab are white space here: what another recipient would not take for the
+// token must not be taken for it.
 func (h Header) Has(name, token string) bool {
 	for v := range h.Values(name) {
 		for part := range strings.SplitSeq(v, ",") {
-			if strings.EqualFold(strings.TrimSpace(part), token) {
+			if equalFold(strings.Trim(part, " \t"), token) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// equalFold compares without the case of ASCII letters; strings.EqualFold also knows a Kelvin sign that equals k.
+func equalFold(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		if lower(a[i]) != lower(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		return c + 'a' - 'A'
+	}
+	return c
 }
 
 // Add appends a field.

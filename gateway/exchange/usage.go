@@ -1,5 +1,7 @@
 package exchange
 
+import "math"
+
 // Unit is a kind of thing a model call consumes and a price row prices.
 type Unit uint8
 
@@ -55,12 +57,24 @@ type Usage struct {
 // Zero reports whether nothing was counted.
 func (u *Usage) Zero() bool { return u.Units == [UnitCount]int64{} }
 
-// Prompt is the number of tokens that went in, of every kind.
+// Prompt is the number of tokens that went in, of every kind; math.MaxInt64 when there are more.
 func (u *Usage) Prompt() int64 {
-	return u.Units[Input] + u.Units[CachedInput] + u.Units[CacheWrite] + u.Units[CacheWriteLong] + u.Units[ImageInput] + u.Units[AudioInput]
+	return u.sum(Input, CachedInput, CacheWrite, CacheWriteLong, ImageInput, AudioInput)
 }
 
-// Completion is the number of tokens that came out, of every kind.
+// Completion is the number of tokens that came out, of every kind; math.MaxInt64 when there are more.
 func (u *Usage) Completion() int64 {
-	return u.Units[Output] + u.Units[Reasoning] + u.Units[ImageOutput] + u.Units[AudioOutput]
+	return u.sum(Output, Reasoning, ImageOutput, AudioOutput)
+}
+
+// sum adds counts up. It stays at the highest number rather than go round to a negative one, which would be cheap.
+func (u *Usage) sum(units ...Unit) (total int64) {
+	for _, unit := range units {
+		if n := u.Units[unit]; n > math.MaxInt64-total {
+			return math.MaxInt64
+		} else if n > 0 {
+			total += n
+		}
+	}
+	return total
 }
