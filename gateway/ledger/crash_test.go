@@ -367,3 +367,41 @@ func random(t *testing.T, seed uint64) {
 		}
 	}
 }
+
+// Folding is interrupted at every commit in turn: what was folded and what was not still add up.
+func TestFoldInterrupted(t *testing.T) {
+	t.Parallel()
+	for _, what := range []fault{refused, unsure, blind, dead, late} {
+		for step := 2; step < 6; step++ {
+			synctest.Test(t, func(t *testing.T) {
+				ctx := t.Context()
+				disk := memory.Open(memory.Config{})
+				l := open(t, Config{Store: disk})
+				fund(t, l, "a", "10000")
+				for range 2*foldStep + 100 {
+					if _, err := l.Settle(ctx, hold(t, l, "a", 1, 1).ID, Settlement{Usage: usage(1, 1)}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				l.Close()
+				time.Sleep(48 * time.Hour)
+				store := &flaky{Store: disk, plan: func(n int) fault {
+					if n == step {
+						return what
+					}
+					return works
+				}}
+				l = open(t, Config{Store: store, Retain: 24 * time.Hour})
+				time.Sleep(3 * time.Hour)
+				_ = l.Close()
+				l = open(t, Config{Store: disk, Retain: 24 * time.Hour})
+				time.Sleep(3 * time.Hour)
+				r := verify(t, l)
+				if r.Folded != r.Last || r.Charged != money("3300") || r.Entries != 2*foldStep+101 {
+					t.Errorf("fault %d at commit %d: folded %d of %d, %+v", what, step, r.Folded, r.Last, r.Totals)
+				}
+				l.Close()
+			})
+		}
+	}
+}

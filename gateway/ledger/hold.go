@@ -191,8 +191,11 @@ func (l *Ledger) nudge() {
 // Begin records that an upstream is about to be called under a hold: the intent, from which the call can be settled if
 // this process ends. An error means that the upstream must not be called.
 func (l *Ledger) Begin(ctx context.Context, id string, at Attempt) error {
-	if len(at.Upstream) > MaxName || len(at.Model) > MaxName || len(at.Exchange) > MaxName || at.Number < 0 {
-		return fmt.Errorf("%w: attempt %d with names longer than %d octets", ErrInvalid, at.Number, MaxName)
+	if len(at.Upstream) > MaxName || len(at.Model) > MaxName || len(at.Exchange) > MaxName {
+		return fmt.Errorf("%w: an attempt with names longer than %d octets", ErrInvalid, MaxName)
+	}
+	if at.Number < 0 || at.Number > 1<<20 {
+		return fmt.Errorf("%w: attempt %d", ErrInvalid, at.Number)
 	}
 	switch at.Durability {
 	case "", "sync":
@@ -202,7 +205,12 @@ func (l *Ledger) Begin(ctx context.Context, id string, at Attempt) error {
 				return err
 			}
 			before := h.begin(at)
-			g.undo(func() { h.Attempts = before })
+			version := h.version
+			g.undo(func() {
+				if h.version == version {
+					h.Attempts = before
+				}
+			})
 			g.intent(h)
 			return nil
 		}})

@@ -59,7 +59,7 @@ type Config struct {
 	Currency string           // three letters of ISO 4217, default "USD"; the same for the life of the store
 	HoldTTL  time.Duration    // how long a hold may stay open, default 10m
 	Retain   time.Duration    // how long entries are kept one by one, default 0: for ever; older ones are folded into opening balances
-	Node     string           // first part of the ids it mints, default "postern"
+	Node     string           // first part of the ids it mints, default "postern"; at most 64 visible octets
 	Holds    int              // open holds at once, default 100000
 	Now      func() time.Time // default time.Now; holds expire by its monotonic part
 }
@@ -142,7 +142,7 @@ func Open(ctx context.Context, c Config) (*Ledger, error) {
 		return nil, fmt.Errorf("open ledger: %w: currency %q is not three letters", ErrInvalid, l.currency)
 	case l.holdTTL < 0 || l.retain < 0 || l.most < 0:
 		return nil, fmt.Errorf("open ledger: %w: a negative limit", ErrInvalid)
-	case !validName(l.node):
+	case !validName(l.node) || len(l.node) > MaxName/2: // ids have to be names too
 		return nil, fmt.Errorf("open ledger: %w: node name %q", ErrInvalid, l.node)
 	}
 	if err := l.load(ctx); err != nil {

@@ -312,8 +312,7 @@ func (l *Ledger) round(first *job, last bool) {
 	}
 	g.due(now, last)
 	l.mu.Unlock()
-	g.commit()
-	if l.retain > 0 && !now.Before(l.sweep) && !last {
+	if g.commit() && l.retain > 0 && !now.Before(l.sweep) && !last {
 		l.fold(now)
 	}
 }
@@ -391,7 +390,8 @@ func (g *group) due(now time.Time, last bool) {
 
 // commit stores the group, makes its changes in memory, and answers its jobs. When the store fails, it is asked whether
 // the group is there all the same: memory follows the store, and the callers are told of the failure either way.
-func (g *group) commit() {
+// It returns whether all went well.
+func (g *group) commit() bool {
 	l := g.l
 	var err error
 	if len(g.batch.Writes) > 0 || len(g.changes) > 0 || g.force {
@@ -423,6 +423,7 @@ func (g *group) commit() {
 	for _, j := range g.jobs {
 		j.done <- err
 	}
+	return err == nil
 }
 
 // keepGroup makes the changes of a stored group in memory.
