@@ -83,7 +83,7 @@ type Host struct {
 	codes  map[string]*code // by digest
 	pools  map[string]*pool // by fingerprint
 	shared map[string]*Shared
-	work   sync.WaitGroup // compilations under way
+	work   sync.WaitGroup // compilations and loads under way
 }
 
 // code is one module, compiled. Whoever uses it holds a reference; the last one out closes it.
@@ -192,6 +192,8 @@ func (h *Host) Load(ctx context.Context, p *config.Plugin, stages []*config.Stag
 		h.mu.Unlock()
 		return nil, ErrClosed
 	}
+	h.work.Add(1) // Close waits for instances that are being made
+	defer h.work.Done()
 	if old := h.pools[key]; old != nil {
 		old.refs++
 		h.mu.Unlock()

@@ -96,6 +96,10 @@ func (h *Host) newPool(ctx context.Context, key string, p *config.Plugin, stages
 	made.total = 1
 	first, err := made.start(ctx)
 	if err != nil {
+		var f *Fault
+		if errors.As(err, &f) { // it stands at no phase yet
+			return nil, fmt.Errorf("plugin %s: %s: the first instance failed: %s: %s", p.Name, p.Path, f.Kind, f.Detail)
+		}
 		return nil, err
 	}
 	made.free = append(made.free, first)

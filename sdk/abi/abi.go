@@ -53,9 +53,9 @@ const (
 	EventRequestBody               // a chunk of the request body (body modes stream and events)
 	EventResponse                  // the upstream's head arrived (phase response)
 	EventResponseBody              // a chunk or a server-sent event of the response body
-	EventFetched                   // a fetch the plugin awaited is done
+	EventFetched                   // reserved: a fetch the plugin awaited is done
 	EventAccount                   // the exchange is over (phase account)
-	EventTick                      // the plugin's period has passed
+	EventTick                      // reserved: the plugin's period has passed
 	EventCount
 )
 
@@ -66,8 +66,8 @@ type Action uint8
 const (
 	ActionContinue Action = iota // go on, with the operations applied
 	ActionRespond                // answer the client now, as OpRespond says; in authenticate: not this identity
-	ActionAwait                  // wait for the fetches among the operations, then EventFetched
-	ActionNeedBody               // in authenticate to request: come again with the body in the body slot
+	ActionAwait                  // reserved: wait for the fetches among the operations, then EventFetched
+	ActionNeedBody               // reserved: come again with the body in the body slot
 	ActionDone                   // go on, and do not call this stage again for this exchange
 	ActionError                  // the plugin failed; the operations may hold an OpRespond whose detail is logged
 	ActionCount
@@ -90,7 +90,7 @@ const (
 //	 8 u32 stage: the number the stage was configured with
 //	12 u32 number of slots
 //	16 i64 wall clock, nanoseconds since 1970
-//	24 u64 exchange number, unique in the host process
+//	24 u64 exchange number, the same in all events of an exchange
 //	32 slots: u32 offset from the frame's start, u32 length. Offset 0: absent
 const (
 	FrameHeader = 32
@@ -99,7 +99,7 @@ const (
 
 // The fixed slots. Then come, in the order the manifest's hook declares them: headers, attributes, per-request arguments.
 const (
-	SlotCarry = 0 // what the stage carried from its last event in this exchange
+	SlotCarry = 0 // what the plugin carried from an earlier event of this exchange
 	SlotBody  = 1
 	SlotFirst = 2
 )

@@ -106,9 +106,5 @@ func (r *Result) Meter(name string, n int64) {
 	r.ops = appendU64(r.ops, uint64(n))
 }
 
-// NeedBody asks for the event again with the body in it. It is for hooks before the response whose body mode is
-// buffer(max), where the first event came without Event.Body; the operations of this result apply.
-func (r *Result) NeedBody() { r.action = abi.ActionNeedBody }
-
 // Done asks for no more events at this stage in this exchange; the operations of this result apply.
 func (r *Result) Done() { r.action = abi.ActionDone }

@@ -664,11 +664,15 @@ func BenchmarkPool(b *testing.B) {
 }
 
 func BenchmarkFrameEncode(b *testing.B) {
-	l, err := abi1.New().NewLayout(newStage(exchange.RequestPhase, "check"), 0)
+	stage := newStage(exchange.RequestPhase, "check")
+	stage.Hook.Sees.Attributes = []string{"identity.account", "identity.scopes", "model", "usage.max"}
+	l, err := abi1.New().NewLayout(stage, 0)
 	if err != nil {
 		b.Fatal(err)
 	}
 	ev, buffer := event(0), make([]byte, 0, abi.MinFrame)
+	ev.Exchange.Identity = exchange.Identity{Account: "acct_1", Scopes: []string{"chat:write"}}
+	ev.Exchange.Call.Model = "small"
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := l.AppendFrame(buffer, ev, 1); err != nil {
