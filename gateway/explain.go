@@ -170,7 +170,7 @@ func explainChain(b *strings.Builder, r *config.Route) {
 			fmt.Fprintf(b, "    sees %s\n", sees(s.Hook.Sees))
 			slots := s.Plugin.Manifest.PerRequest(s.Hook)
 			for i, program := range s.Arguments {
-				if program != nil && program.Source() != "" {
+				if program != nil && program.Range().Filename == s.Range.Filename { // not a default of the manifest
 					fmt.Fprintf(b, "    gets %s = %s\n", slots[i].Name, program.Source())
 				}
 			}
