@@ -28,9 +28,9 @@ var layers = [][]string{
 	{"gateway/server", "gateway/fleet"},
 	{"gateway/policy", "gateway/proxy", "gateway/plugin/abi1", "gateway/plugin/proxywasm"},
 	{"gateway/upstream", "gateway/plugin", "gateway/ledger", "gateway/account", "gateway/privacy", "gateway/listener"},
-	{"gateway/config", "gateway/provider/openai", "gateway/provider/providertest", "gateway/plugin/admission"},
+	{"gateway/config", "gateway/carrier", "gateway/provider/openai", "gateway/provider/providertest", "gateway/plugin/admission"},
 	{"gateway/variable"},
-	{"sdk/go", "gateway/expr", "gateway/schema", "gateway/provider", "gateway/http1", "gateway/pool", "gateway/state/badger", "gateway/state/memory", "gateway/state/statetest", "gateway/route"},
+	{"sdk/go", "gateway/expr", "gateway/schema", "gateway/provider", "gateway/http1", "gateway/certificate", "gateway/pool", "gateway/state/badger", "gateway/state/memory", "gateway/state/statetest", "gateway/route"},
 	{"gateway/manifest"},
 	{"sdk/abi", "gateway/exchange", "gateway/secret", "gateway/state", "gateway/telemetry"},
 }

@@ -11,8 +11,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/postern-gateway/postern/gateway/carrier"
+	"github.com/postern-gateway/postern/gateway/certificate"
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/http1"
 )
 
 // door is one configured listener: at most one TCP and one UDP socket on the same port.
@@ -26,9 +29,9 @@ type door struct {
 
 // live is what a reload replaces while connections go on. It does not change itself.
 type live struct {
-	cfg    *config.Listener
-	tls    *certificates // nil: cleartext
-	altSvc string        // value of alt-svc for HTTP/1.1 and 2; empty: HTTP/3 is not spoken
+	cfg   *config.Listener
+	tls   *certificate.Store // nil: cleartext
+	terms carrier.Terms
 }
 
 func newDoor(s *Set) *door { return &door{set: s} }
@@ -50,17 +53,20 @@ type plan struct {
 
 // prepare reads certificates and opens the sockets that are missing, without accepting anything yet.
 func (d *door) prepare(ctx context.Context, l *config.Listener) (p *plan, err error) {
-	p = &plan{door: d, live: &live{cfg: l}}
+	p = &plan{door: d, live: &live{cfg: l, terms: carrier.Terms{
+		Listener: l.Name, MaxBody: l.Limits.Body,
+		Limits: http1.Limits{
+			Head: l.Limits.Header, Fields: l.Limits.Headers,
+			Header: l.Timeouts.Header, Body: l.Timeouts.Body, Idle: l.Timeouts.Idle, Write: l.Timeouts.Write,
+		},
+	}}}
 	defer func() {
 		if err != nil {
 			p.undo()
 		}
 	}()
 	if l.TLS != nil {
-		old := d.live.Load()
-		if old != nil && old.tls.serves(l) {
-			p.live.tls = old.tls
-		} else if p.live.tls, err = loadCertificates(l, d.set.ca, d.set.log); err != nil {
+		if err := d.prepareTLS(p.live); err != nil {
 			return p, err
 		}
 	}
@@ -80,9 +86,24 @@ func (d *door) prepare(ctx context.Context, l *config.Listener) (p *plan, err er
 		return p, err
 	}
 	if p.udp != nil {
-		p.live.altSvc = `h3=":` + strconv.Itoa(int(p.udp.addr.Port())) + `"; ma=86400`
+		p.live.terms.AltSvc = `h3=":` + strconv.Itoa(int(p.udp.addr.Port())) + `"; ma=86400`
 	}
 	return p, nil
+}
+
+// prepareTLS reads certificates, or keeps those in use when nothing about them has changed.
+func (d *door) prepareTLS(lv *live) (err error) {
+	l := lv.cfg
+	cfg := certificate.Config{
+		Listener: l.Name, Protocols: l.Protocols, Cert: l.TLS.Cert, Key: l.TLS.Key, SelfSigned: l.TLS.SelfSigned,
+		ClientCA: l.TLS.ClientCA, MinVersion: l.TLS.MinVersion, Authority: d.set.ca, Log: d.set.log,
+	}
+	if old := d.live.Load(); old != nil && old.tls.Serves(cfg) {
+		lv.tls = old.tls
+		return nil
+	}
+	lv.tls, err = certificate.Load(cfg)
+	return err
 }
 
 // bind opens what p lacks. With port 0 the system picks a TCP port that may be taken for UDP: then another is tried.

@@ -1,9 +1,9 @@
 // Package listener opens the sockets of a configuration and speaks HTTP/1.1, 2 and 3 on them in front of one handler.
 // Its main type is Set: Apply reconciles it with a new configuration without dropping a connection.
 //
-// HTTP/1.1 and 2 come in through the standard server and HTTP/3 through quic-go, each behind a thin adapter; nothing
-// above this package knows which it was. What the standard server is too lenient about is refused before it sees it:
-// guard.go follows HTTP/1.1 framing octet by octet, and request.go checks what HTTP/2 and 3 let through.
+// HTTP/1.1 and 2 come in through the standard server and HTTP/3 through quic-go, each behind the thin adapter of package
+// carrier; nothing above this package knows which it was. What the standard server is too lenient about is refused before
+// it sees it: http1.Guard follows HTTP/1.1 framing octet by octet, and carrier checks what HTTP/2 and 3 let through.
 package listener
 
 import (
@@ -18,8 +18,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/postern-gateway/postern/gateway/carrier"
+	"github.com/postern-gateway/postern/gateway/certificate"
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/http1"
 )
 
 // Handler answers one exchange. ctx ends when the client goes or the listener stops hard. When it returns, the reply is
@@ -48,10 +51,11 @@ type Config struct {
 
 // Set is the open listeners. Its methods may be called from several goroutines; Apply and Shutdown wait for each other.
 type Set struct {
-	cfg  Config
-	log  *slog.Logger
-	http *http.Server // serves HTTP/1.1 connections; it never listens itself
-	ca   *developmentCA
+	cfg     Config
+	log     *slog.Logger
+	carrier *carrier.Carrier
+	http    *http.Server // serves HTTP/1.1 connections; it never listens itself
+	ca      *certificate.Authority
 
 	mu     sync.Mutex // serialises Apply and Shutdown
 	doors  map[string]*door
@@ -73,7 +77,8 @@ func New(cfg Config) *Set {
 	if cfg.Observer == nil {
 		cfg.Observer = nobody{}
 	}
-	s := &Set{cfg: cfg, log: cfg.Log, doors: make(map[string]*door), ca: newDevelopmentCA(cfg.Dir)}
+	s := &Set{cfg: cfg, log: cfg.Log, doors: make(map[string]*door), ca: certificate.NewAuthority(cfg.Dir)}
+	s.carrier = &carrier.Carrier{Log: s.log, Handler: cfg.Handler, NewID: cfg.NewID, Refused: cfg.Observer.Refused}
 	s.hard, s.cut = context.WithCancel(context.Background())
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -91,6 +96,26 @@ func New(cfg Config) *Set {
 		},
 	}
 	return s
+}
+
+// DevelopmentCA returns where the certificate of the development CA of a data directory is kept. Clients that are told
+// to trust it accept every self-signed listener. The file is there after the first Apply with one.
+func DevelopmentCA(dir string) string { return certificate.DevelopmentCA(dir) }
+
+// serveHTTP1 answers a request that a connection's guard has released.
+func (s *Set) serveHTTP1(w http.ResponseWriter, r *http.Request) {
+	g, ok := r.Context().Value(guardKey{}).(*guarded)
+	if !ok {
+		panic(http.ErrAbortHandler)
+	}
+	g.conn.requests.Add(1)
+	s.carrier.HTTP1(w, r, &g.conn.peer.Peer, g.Guard)
+}
+
+// guarded is an HTTP/1.1 connection as the standard server sees it.
+type guarded struct {
+	*http1.Guard
+	conn *conn
 }
 
 // guardKey finds the guard of an HTTP/1.1 request's connection in its context.

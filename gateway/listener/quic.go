@@ -16,6 +16,7 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
+	"github.com/postern-gateway/postern/gateway/carrier"
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
 )
@@ -55,7 +56,7 @@ func listenUDP(ctx context.Context, d *door, address string) (*socket, error) {
 		NextProtos: []string{"h3"},
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			if lv := d.live.Load(); lv != nil && lv.tls != nil {
-				return lv.tls.forQUIC(), nil
+				return lv.tls.QUIC(), nil
 			}
 			return nil, errNotOpen
 		},
@@ -138,10 +139,8 @@ func (s *socket) acceptQUIC(ln *quic.Listener) {
 			continue
 		}
 		state := qc.ConnectionState().TLS
-		c := &quicConn{
-			peer: peer{sock: s, remote: addrPort(qc.RemoteAddr()), local: s.addr, tls: exchange.NewTLS(&state)},
-			quic: qc, drained: make(chan struct{}),
-		}
+		c := &quicConn{peer: peer{sock: s}, quic: qc, drained: make(chan struct{})}
+		c.Peer = carrier.Peer{Remote: addrPort(qc.RemoteAddr()), Local: s.addr, TLS: exchange.NewTLS(&state), Connection: c}
 		if !s.join(c) {
 			s.door.open.Add(-1)
 			_ = qc.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
@@ -216,6 +215,12 @@ func (c *quicConn) goAway(server *http3.Server, gone <-chan struct{}) {
 
 func (c *quicConn) drain() { c.once.Do(func() { close(c.drained) }) }
 
+// Last is for protocols that can say so with a reply.
+func (c *quicConn) Last() bool { return false }
+
+// Reset is for replies that the end of a connection delimits.
+func (c *quicConn) Reset() {}
+
 func (c *quicConn) kill() {
 	_ = c.quic.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
 }
@@ -223,5 +228,5 @@ func (c *quicConn) kill() {
 func (c *quicConn) serveStream(w http.ResponseWriter, r *http.Request) {
 	c.active.Add(1)
 	defer c.active.Add(-1)
-	newCall(&c.peer, w, exchange.HTTP3, func() bool { return false }).serveStream(r)
+	c.sock.door.set.carrier.Stream(w, r, &c.peer.Peer)
 }

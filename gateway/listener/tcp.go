@@ -14,8 +14,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/postern-gateway/postern/gateway/carrier"
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/http1"
 )
 
 // listenTCP binds address for HTTP/1.1 and 2.
@@ -62,7 +64,8 @@ func (s *socket) acceptTCP(ln net.Listener) {
 			_ = raw.Close()
 			continue
 		}
-		c := &conn{Conn: raw, peer: peer{sock: s, remote: addrPort(raw.RemoteAddr()), local: addrPort(raw.LocalAddr())}}
+		c := &conn{Conn: raw, peer: peer{sock: s}}
+		c.Peer = carrier.Peer{Remote: addrPort(raw.RemoteAddr()), Local: addrPort(raw.LocalAddr()), Connection: c}
 		if !s.join(c) {
 			s.door.open.Add(-1)
 			_ = raw.Close()
@@ -85,14 +88,19 @@ type conn struct {
 	closed   bool
 }
 
-// peer is what exchanges know of their connection.
+// peer is what conn and quicConn have in common.
 type peer struct {
-	sock          *socket
-	remote, local netip.AddrPort
-	tls           *exchange.TLS // nil in cleartext
+	carrier.Peer
+	sock *socket
 }
 
-func (p *peer) live() *live { return p.sock.door.live.Load() }
+func (p *peer) live() *live           { return p.sock.door.live.Load() }
+func (p *peer) Terms() *carrier.Terms { return &p.live().terms }
+func (p *peer) Begin() bool           { return p.sock.begin() }
+func (p *peer) Done()                 { p.sock.busy.Done() }
+
+// Limits implements http1.Owner.
+func (c *conn) Limits() *http1.Limits { return &c.live().terms.Limits }
 
 // Close closes the connection, once.
 func (c *conn) Close() error {
@@ -119,9 +127,9 @@ func (c *conn) CloseWrite() error {
 	return nil
 }
 
-// reset makes closing the connection an error for the client: a reply that only the end of the connection delimits must
+// Reset makes closing the connection an error for the client: a reply that only the end of the connection delimits must
 // not look whole.
-func (c *conn) reset() {
+func (c *conn) Reset() {
 	if t, ok := c.Conn.(*net.TCPConn); ok {
 		_ = t.SetLinger(0)
 	}
@@ -153,8 +161,8 @@ func (c *conn) speak(p exchange.Protocol, onDrain func()) bool {
 	return true
 }
 
-// last reports whether no further exchange may begin on the connection.
-func (c *conn) last() bool {
+// Last reports whether no further exchange may begin on the connection.
+func (c *conn) Last() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.draining || c.requests.Load() >= int64(c.live().cfg.Limits.Requests)
@@ -169,13 +177,13 @@ func (c *conn) serve() {
 	p := exchange.HTTP1
 	var early []byte
 	if lv.tls != nil {
-		t := tls.Server(c, lv.tls.forTCP())
+		t := tls.Server(c, lv.tls.TCP())
 		if err := t.HandshakeContext(c.sock.ctx); err != nil {
 			c.refuseHandshake(lv.cfg, err)
 			return
 		}
 		state := t.ConnectionState()
-		c.tls = exchange.NewTLS(&state)
+		c.TLS = exchange.NewTLS(&state)
 		rw = t
 		if state.NegotiatedProtocol == "h2" {
 			p = exchange.HTTP2
@@ -206,17 +214,17 @@ func (c *conn) serve() {
 		c.serveHTTP2(rw, early, lv.cfg)
 		return
 	}
-	g := newGuard(c, rw, early)
-	if !c.speak(p, g.drain) {
+	g := http1.New(c, rw, early)
+	if !c.speak(p, g.Drain) {
 		_ = rw.Close()
 		return
 	}
-	serveOne(c.sock.door.set.http, &oneConn{ctx: c.sock.ctx, conn: g})
+	serveOne(c.sock.door.set.http, &oneConn{ctx: c.sock.ctx, conn: &guarded{g, c}})
 }
 
 func (c *conn) refuseHandshake(l *config.Listener, err error) {
 	set := c.sock.door.set
-	set.log.Debug("handshake failed", "listener", l.Name, "remote", c.remote.String(), "error", err)
+	set.log.Debug("handshake failed", "listener", l.Name, "remote", c.Remote.String(), "error", err)
 	set.cfg.Observer.Refused(l.Name, "handshake")
 	var record tls.RecordHeaderError
 	if errors.As(err, &record) && record.Conn != nil && looksLikeHTTP(record.RecordHeader[:]) {
@@ -264,7 +272,7 @@ func (c *conn) serveHTTP2(rw net.Conn, early []byte, l *config.Listener) {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true) // TLS, if any, is already off
 	server := &http.Server{
-		Handler:                      http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { c.serveStream(w, r) }),
+		Handler:                      http.HandlerFunc(c.serveStream),
 		Protocols:                    protocols,
 		DisableGeneralOptionsHandler: true,
 		// The server counts 32 octets a field on top; the exact limit is kept by fields.
@@ -295,6 +303,11 @@ func (c *conn) serveHTTP2(rw net.Conn, early []byte, l *config.Listener) {
 		return
 	}
 	serveOne(server, &oneConn{ctx: c.sock.ctx, conn: newFrames(c, rw, early)})
+}
+
+func (c *conn) serveStream(w http.ResponseWriter, r *http.Request) {
+	c.requests.Add(1)
+	c.sock.door.set.carrier.Stream(w, r, &c.peer.Peer)
 }
 
 // serveOne has server serve one connection. It returns at once.

@@ -1,4 +1,6 @@
-package listener
+// Package certificate keeps what TLS listeners show and ask for: files that are read again when they change, and a
+// development CA for those that have none. Its main type is Store.
+package certificate
 
 import (
 	"crypto/tls"
@@ -12,18 +14,25 @@ import (
 	"sync"
 	"time"
 
-	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
 )
 
-// certificates is the TLS side of one listener. Files are looked at again at a handshake, at most once a second; what
+// Config says what a listener shows and asks for.
+type Config struct {
+	Listener   string
+	Protocols  []exchange.Protocol // offered by ALPN
+	Cert, Key  string              // PEM files; empty: self-signed
+	SelfSigned []string            // names and addresses
+	ClientCA   string              // PEM file; a client certificate it signed is then required
+	MinVersion uint16              // tls.VersionTLS12 (default) or tls.VersionTLS13; HTTP/3 has always 1.3
+	Authority  *Authority          // signs what is self-signed
+	Log        *slog.Logger        // required
+}
+
+// Store is the TLS side of one listener. Files are looked at again at a handshake, at most once a second; what
 // can not be read then leaves the old in use.
-type certificates struct {
-	name      string
-	spec      config.TLS
-	protocols []exchange.Protocol
-	dev       *developmentCA
-	log       *slog.Logger
+type Store struct {
+	cfg Config
 
 	mu      sync.Mutex
 	checked time.Time
@@ -38,16 +47,16 @@ type certificates struct {
 // checkEvery is how often files are looked at.
 const checkEvery = time.Second
 
-// loadCertificates reads everything once: what is wrong with it is an error of the configuration.
-func loadCertificates(l *config.Listener, dev *developmentCA, log *slog.Logger) (*certificates, error) {
-	c := &certificates{name: l.Name, spec: *l.TLS, protocols: slices.Clone(l.Protocols), dev: dev, log: log, checked: time.Now()}
-	c.pair, c.ca = stamp(c.spec.Cert, c.spec.Key), stamp(c.spec.ClientCA)
+// Load reads everything once: what is wrong with it is an error of the configuration.
+func Load(cfg Config) (*Store, error) {
+	c := &Store{cfg: cfg, checked: time.Now()}
+	c.pair, c.ca = stamp(cfg.Cert, cfg.Key), stamp(cfg.ClientCA)
 	var err error
 	if c.cert, err = c.readPair(); err != nil {
 		return nil, err
 	}
-	if c.spec.ClientCA != "" {
-		if c.pool, err = readPool(c.spec.ClientCA); err != nil {
+	if cfg.ClientCA != "" {
+		if c.pool, err = readPool(cfg.ClientCA); err != nil {
 			return nil, err
 		}
 	}
@@ -55,23 +64,24 @@ func loadCertificates(l *config.Listener, dev *developmentCA, log *slog.Logger) 
 	return c, nil
 }
 
-// serves reports whether c is what l asks for, so that session tickets outlive a reload.
-func (c *certificates) serves(l *config.Listener) bool {
+// Serves reports whether c is what cfg asks for, so that it can be kept and session tickets outlive a reload.
+func (c *Store) Serves(cfg Config) bool {
 	if c == nil {
 		return false
 	}
-	a, b := c.spec, *l.TLS
-	return c.name == l.Name && a.Cert == b.Cert && a.Key == b.Key && slices.Equal(a.SelfSigned, b.SelfSigned) &&
-		a.ClientCA == b.ClientCA && a.MinVersion == b.MinVersion && slices.Equal(c.protocols, l.Protocols)
+	a := &c.cfg
+	return a.Listener == cfg.Listener && a.Cert == cfg.Cert && a.Key == cfg.Key && a.ClientCA == cfg.ClientCA &&
+		a.MinVersion == cfg.MinVersion && a.Authority == cfg.Authority &&
+		slices.Equal(a.SelfSigned, cfg.SelfSigned) && slices.Equal(a.Protocols, cfg.Protocols)
 }
 
-func (c *certificates) readPair() (*tls.Certificate, error) {
-	if c.spec.Cert == "" {
-		return c.dev.leaf(c.name, c.spec.SelfSigned)
+func (c *Store) readPair() (*tls.Certificate, error) {
+	if c.cfg.Cert == "" {
+		return c.cfg.Authority.leaf(c.cfg.Listener, c.cfg.SelfSigned)
 	}
-	pair, err := tls.LoadX509KeyPair(c.spec.Cert, c.spec.Key)
+	pair, err := tls.LoadX509KeyPair(c.cfg.Cert, c.cfg.Key)
 	if err != nil {
-		return nil, fmt.Errorf("certificate %s: %w", c.spec.Cert, err)
+		return nil, fmt.Errorf("certificate %s: %w", c.cfg.Cert, err)
 	}
 	return &pair, nil
 }
@@ -108,19 +118,19 @@ func readPool(path string) (*x509.CertPool, error) {
 
 // build makes new tls.Configs, with new keys for session tickets: a session that an old client CA let in must not be
 // resumed under a new one.
-func (c *certificates) build() {
+func (c *Store) build() {
 	var tcp []string
-	if slices.Contains(c.protocols, exchange.HTTP2) {
+	if slices.Contains(c.cfg.Protocols, exchange.HTTP2) {
 		tcp = append(tcp, "h2")
 	}
-	if slices.Contains(c.protocols, exchange.HTTP1) {
+	if slices.Contains(c.cfg.Protocols, exchange.HTTP1) {
 		tcp = append(tcp, "http/1.1")
 	}
-	c.tcp = c.config(tcp, max(c.spec.MinVersion, tls.VersionTLS12))
+	c.tcp = c.config(tcp, max(c.cfg.MinVersion, tls.VersionTLS12))
 	c.quic = c.config([]string{"h3"}, tls.VersionTLS13)
 }
 
-func (c *certificates) config(protocols []string, minVersion uint16) *tls.Config {
+func (c *Store) config(protocols []string, minVersion uint16) *tls.Config {
 	t := &tls.Config{
 		NextProtos: protocols,
 		MinVersion: minVersion,
@@ -142,16 +152,16 @@ func (c *certificates) config(protocols []string, minVersion uint16) *tls.Config
 	return t
 }
 
-// forTCP returns what the next handshake on TCP uses.
-func (c *certificates) forTCP() *tls.Config {
+// TCP returns what the next handshake on TCP uses.
+func (c *Store) TCP() *tls.Config {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.refresh(time.Now())
 	return c.tcp
 }
 
-// forQUIC returns what the next handshake on QUIC uses.
-func (c *certificates) forQUIC() *tls.Config {
+// QUIC returns what the next handshake on QUIC uses.
+func (c *Store) QUIC() *tls.Config {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.refresh(time.Now())
@@ -159,36 +169,36 @@ func (c *certificates) forQUIC() *tls.Config {
 }
 
 // refresh reads files that have changed.
-func (c *certificates) refresh(now time.Time) {
+func (c *Store) refresh(now time.Time) {
 	if now.Sub(c.checked) < checkEvery {
 		return
 	}
 	c.checked = now
-	if pair := stamp(c.spec.Cert, c.spec.Key); c.spec.Cert == "" || !pair.equal(c.pair) {
+	if pair := stamp(c.cfg.Cert, c.cfg.Key); c.cfg.Cert == "" || !pair.equal(c.pair) {
 		cert, err := c.readPair()
 		c.pair = pair
 		if err != nil {
-			c.log.Error("certificate not reloaded, the old one stays in use", "listener", c.name, "error", err)
-		} else if c.spec.Cert != "" {
-			c.log.Info("certificate reloaded", "listener", c.name, "file", c.spec.Cert)
+			c.cfg.Log.Error("certificate not reloaded, the old one stays in use", "listener", c.cfg.Listener, "error", err)
+		} else if c.cfg.Cert != "" {
+			c.cfg.Log.Info("certificate reloaded", "listener", c.cfg.Listener, "file", c.cfg.Cert)
 		}
 		if err == nil {
 			c.cert = cert
 		}
 	}
-	if c.spec.ClientCA == "" {
+	if c.cfg.ClientCA == "" {
 		return
 	}
-	if ca := stamp(c.spec.ClientCA); !ca.equal(c.ca) {
+	if ca := stamp(c.cfg.ClientCA); !ca.equal(c.ca) {
 		c.ca = ca
-		pool, err := readPool(c.spec.ClientCA)
+		pool, err := readPool(c.cfg.ClientCA)
 		if err != nil {
-			c.log.Error("client CA not reloaded, the old one stays in use", "listener", c.name, "error", err)
+			c.cfg.Log.Error("client CA not reloaded, the old one stays in use", "listener", c.cfg.Listener, "error", err)
 			return
 		}
 		c.pool = pool
 		c.build()
-		c.log.Info("client CA reloaded", "listener", c.name, "file", c.spec.ClientCA)
+		c.cfg.Log.Info("client CA reloaded", "listener", c.cfg.Listener, "file", c.cfg.ClientCA)
 	}
 }
 

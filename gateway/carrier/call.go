@@ -1,4 +1,4 @@
-package listener
+package carrier
 
 import (
 	"context"
@@ -10,21 +10,22 @@ import (
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/http1"
 )
 
 // call is one exchange and how it hangs on its connection: it carries the exchange, its body and its reply in one
 // piece. It is not reused, because a body may be read by a goroutine that outlives the handler.
 type call struct {
-	x    exchange.Exchange
-	peer *peer
-	live *live // as it was when the exchange began
-	w    http.ResponseWriter
-	rc   *http.ResponseController
-	body body
+	x       exchange.Exchange
+	carrier *Carrier
+	peer    *Peer
+	terms   *Terms // as they were when the exchange began
+	w       http.ResponseWriter
+	rc      *http.ResponseController
+	body    body
 
-	guard *guard // HTTP/1.1
-	head  *head  // HTTP/1.1
-	final func() bool
+	guard *http1.Guard // HTTP/1.1
+	head  *http1.Head  // HTTP/1.1
 
 	mu   sync.Mutex // guards over, and with it every use of rc from another goroutine than the handler's
 	over bool       // the handler has returned: w is not ours any more
@@ -42,44 +43,35 @@ type call struct {
 	writeStall stall
 }
 
-// newCall begins an exchange. final says whether it is the last one its connection may carry.
-func newCall(p *peer, w http.ResponseWriter, protocol exchange.Protocol, final func() bool) *call {
-	set := p.sock.door.set
-	c := &call{peer: p, live: p.live(), w: w, rc: http.NewResponseController(w), final: final}
-	c.x = exchange.Exchange{ID: set.cfg.NewID(), Start: time.Now(), Listener: c.live.cfg.Name, Reply: c}
-	c.x.Request = exchange.Request{
-		Protocol: protocol, Scheme: "http", Body: exchange.NoBody, Remote: p.remote, Local: p.local, TLS: p.tls,
-	}
-	if p.tls != nil {
-		c.x.Request.Scheme = "https"
-	}
-	return c
-}
-
 // withBody gives the exchange a body of length octets, or -1, read from r.
 func (c *call) withBody(r *http.Request, length int64) {
 	c.x.Request.Length = length
 	if length == 0 {
 		return
 	}
-	c.body = body{call: c, req: r, length: length, limit: c.live.cfg.Limits.Body}
+	c.body = body{call: c, req: r, length: length, limit: c.terms.MaxBody}
 	c.x.Request.Body = &c.body
 }
 
 // run has the handler answer and sees to it that the reply is whole or recognisably not.
 func (c *call) run(ctx context.Context) {
-	if !c.peer.sock.begin() {
+	if !c.peer.Connection.Begin() {
 		panic(http.ErrAbortHandler)
 	}
-	defer c.peer.sock.busy.Done()
+	defer c.peer.Connection.Done()
 	if c.guard == nil {
 		// HTTP/1.1 has the guard for this. A flow-controlled stream can stall while its connection is well.
-		c.readStall.set(c.live.cfg.Timeouts.Body, func() { c.unblock(c.rc.SetReadDeadline) })
-		c.writeStall.set(c.live.cfg.Timeouts.Write, func() { c.unblock(c.rc.SetWriteDeadline) })
+		c.readStall.set(c.terms.Body, func() { c.unblock(c.rc.SetReadDeadline) })
+		c.writeStall.set(c.terms.Write, func() { c.unblock(c.rc.SetWriteDeadline) })
 		defer c.readStall.stop()
 		defer c.writeStall.stop()
 	}
 	c.invoke(ctx)
+	if c.guard != nil && c.head.Expect && !c.body.wanted() {
+		// The client waits for 100 that will not come: the server must not wait for the body in turn.
+		c.guard.Linger()
+		c.unblock(c.rc.SetReadDeadline)
+	}
 	if c.tunnel != nil {
 		_ = c.tunnel.Close()
 		c.end()
@@ -90,8 +82,8 @@ func (c *call) run(ctx context.Context) {
 	}
 	c.end()
 	if c.aborted || !c.ended {
-		if c.guard != nil && c.head.minor == 0 && c.length < 0 {
-			c.guard.c.reset()
+		if c.guard != nil && c.head.Minor == 0 && c.length < 0 {
+			c.peer.Connection.Reset()
 		}
 		panic(http.ErrAbortHandler) // the servers cut the connection or reset the stream
 	}
@@ -101,13 +93,13 @@ func (c *call) run(ctx context.Context) {
 func (c *call) invoke(ctx context.Context) {
 	defer func() {
 		if v := recover(); v != nil && v != http.ErrAbortHandler {
-			c.peer.sock.door.set.log.Error("handler panicked", "exchange", c.x.ID, "listener", c.x.Listener,
+			c.carrier.Log.Error("handler panicked", "exchange", c.x.ID, "listener", c.x.Listener,
 				"panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 		} else if v != nil {
 			c.aborted = true
 		}
 	}()
-	c.peer.sock.door.set.cfg.Handler(ctx, &c.x)
+	c.carrier.Handler(ctx, &c.x)
 }
 
 // end takes w away from whoever still holds the exchange, and makes a read that is still blocked return.
@@ -119,7 +111,7 @@ func (c *call) end() {
 	if c.guard == nil {
 		return
 	}
-	c.guard.finished.Add(1)
+	c.guard.Finish()
 }
 
 // unblock makes a read or a write that waits for the client return, by a deadline in the past.
@@ -133,7 +125,7 @@ func (c *call) unblock(setDeadline func(time.Time) error) {
 
 // refuse answers what the handler is not shown.
 func (c *call) refuse(p *exchange.Problem) {
-	c.peer.sock.door.set.cfg.Observer.Refused(c.x.Listener, p.Code)
+	c.carrier.Refused(c.x.Listener, p.Code)
 	c.problem(p)
 	c.end()
 }

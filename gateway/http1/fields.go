@@ -1,4 +1,4 @@
-package listener
+package http1
 
 import (
 	"strconv"
@@ -7,52 +7,54 @@ import (
 	"github.com/postern-gateway/postern/gateway/exchange"
 )
 
-// fields collects what the listener itself needs of a request's header fields, whatever the protocol, and passes on the
+// Fields collects what the listener itself needs of a request's header fields, whatever the protocol, and passes on the
 // rest.
-type fields struct {
-	host              string
-	hosts             int
-	length            int64 // -1: no content-length
-	lengths           int
-	encoding          string
-	encodings         int
-	expect            string
-	upgrade           string
-	te                string
-	connection        bool // there is a connection field
-	connectionUpgrade bool
-	close, keepAlive  bool
+type Fields struct {
+	Host      string
+	Hosts     int   // how many host fields there are
+	Length    int64 // content-length; to be set to -1 before the first Add
+	Lengths   int   // how many content-length fields there are
+	Encoding  string
+	Encodings int
+	Expect    string
+	Upgrade   string
+	TE        string
+	Hop       bool // there is a connection, keep-alive or proxy-connection field
+
+	upgrade, close, keepAlive bool // options of the connection field
 }
 
-// add takes one field. Fields that are about this connection stay here (RFC 9110 section 7.6.1); names that another
+// Add takes one field. Fields that are about this connection stay here (RFC 9110 section 7.6.1); names that another
 // program could take for a name of ours are dropped.
-func (f *fields) add(h *exchange.Header, name, value string) *exchange.Problem {
+func (f *Fields) Add(h *exchange.Header, name, value string) *exchange.Problem {
 	switch name {
 	case "host":
-		if f.hosts++; f.hosts > 1 {
-			return malformed("there is more than one host field")
+		if f.Hosts++; f.Hosts > 1 {
+			return Malformed("there is more than one host field")
 		}
-		f.host = value
+		f.Host = value
 	case "content-length":
 		n, ok := parseLength(value)
-		if f.lengths++; !ok || f.lengths > 1 {
-			return malformed("content-length is malformed")
+		if f.Lengths++; !ok || f.Lengths > 1 {
+			return Malformed("content-length is malformed")
 		}
-		f.length = n
+		f.Length = n
 	case "transfer-encoding":
-		if f.encodings++; f.encodings > 1 || value == "" {
-			return malformed("transfer-encoding is malformed")
+		if f.Encodings++; f.Encodings > 1 || value == "" {
+			return Malformed("transfer-encoding is malformed")
 		}
-		f.encoding = value
+		f.Encoding = value
 	case "connection":
 		return f.addConnection(value)
 	case "expect":
-		f.expect = value
+		f.Expect = value
 	case "upgrade":
-		f.upgrade = value
+		f.Upgrade = value
 	case "te":
-		f.te = value
-	case "keep-alive", "proxy-connection", "proxy-authorization", "http2-settings", "trailer":
+		f.TE = value
+	case "keep-alive", "proxy-connection":
+		f.Hop = true
+	case "proxy-authorization", "http2-settings", "trailer":
 	default:
 		if passes(name) {
 			h.Add(name, value)
@@ -63,8 +65,8 @@ func (f *fields) add(h *exchange.Header, name, value string) *exchange.Problem {
 
 // addConnection reads a connection field. It may only name fields that are removed anyway: by naming another, a client
 // could take away what an earlier hop has set.
-func (f *fields) addConnection(value string) *exchange.Problem {
-	f.connection = true
+func (f *Fields) addConnection(value string) *exchange.Problem {
+	f.Hop = true
 	for option := range strings.SplitSeq(value, ",") {
 		switch option = strings.Trim(option, " \t"); strings.ToLower(option) {
 		case "close":
@@ -72,10 +74,10 @@ func (f *fields) addConnection(value string) *exchange.Problem {
 		case "keep-alive":
 			f.keepAlive = true
 		case "upgrade":
-			f.connectionUpgrade = true
+			f.upgrade = true
 		case "", "te", "trailer", "trailers", "transfer-encoding", "proxy-connection", "proxy-authorization", "http2-settings":
 		default:
-			return malformed("the connection field names a field that is not the connection's")
+			return Malformed("the connection field names a field that is not the connection's")
 		}
 	}
 	return nil
@@ -87,9 +89,9 @@ func passes(name string) bool {
 	return !strings.Contains(name, "_") && !strings.HasPrefix(name, "postern-")
 }
 
-// trailerAllowed reports whether a field may be in a trailer section (RFC 9110 section 6.5.1): nothing that frames,
+// TrailerAllowed reports whether a field may be in a trailer section (RFC 9110 section 6.5.1): nothing that frames,
 // routes or authenticates a message comes after it.
-func trailerAllowed(name string) bool {
+func TrailerAllowed(name string) bool {
 	switch name {
 	case "host", "content-length", "transfer-encoding", "content-encoding", "content-type", "content-range", "connection",
 		"keep-alive", "proxy-connection", "upgrade", "te", "trailer", "expect", "authorization", "proxy-authorization",

@@ -1,4 +1,4 @@
-package listener
+package certificate
 
 import (
 	"crypto/ecdsa"
@@ -26,9 +26,9 @@ import (
 // to trust it accept every self-signed listener. The file is there after the first Apply with one.
 func DevelopmentCA(dir string) string { return filepath.Join(dir, "tls", "ca.pem") }
 
-// developmentCA signs certificates for listeners that have none of their own. With a directory it and they are kept
+// Authority signs certificates for listeners that have none of their own. With a directory it and they are kept
 // there and survive restarts.
-type developmentCA struct {
+type Authority struct {
 	dir string // empty: in memory
 
 	mu     sync.Mutex
@@ -48,16 +48,17 @@ const (
 	keyMode    = 0o600
 )
 
-func newDevelopmentCA(dir string) *developmentCA {
+// NewAuthority returns the authority of a data directory; with an empty one it lives in memory.
+func NewAuthority(dir string) *Authority {
 	if dir != "" {
 		dir = filepath.Join(dir, "tls")
 	}
-	return &developmentCA{dir: dir, leaves: make(map[string]*tls.Certificate)}
+	return &Authority{dir: dir, leaves: make(map[string]*tls.Certificate)}
 }
 
 // leaf returns the certificate of a listener: the kept one, or a new one when there is none, it ends soon or its names
 // are others.
-func (d *developmentCA) leaf(listener string, names []string) (*tls.Certificate, error) {
+func (d *Authority) leaf(listener string, names []string) (*tls.Certificate, error) {
 	if len(names) == 0 {
 		return nil, errNoNames
 	}
@@ -100,7 +101,7 @@ func fits(c *x509.Certificate, names []string) bool {
 
 // load reads the CA, or makes one when there is none or it ends soon. One that can not be read is an error: clients
 // trust it, so it is not replaced behind their back.
-func (d *developmentCA) load() error {
+func (d *Authority) load() error {
 	if d.cert != nil && time.Now().Add(renewCA).Before(d.cert.NotAfter) {
 		return nil
 	}
@@ -142,7 +143,7 @@ func (d *developmentCA) load() error {
 	return nil
 }
 
-func (d *developmentCA) sign(listener string, names []string) (*tls.Certificate, error) {
+func (d *Authority) sign(listener string, names []string) (*tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -168,7 +169,7 @@ func (d *developmentCA) sign(listener string, names []string) (*tls.Certificate,
 }
 
 // issue signs template for key with the signer's key.
-func (d *developmentCA) issue(template, parent *x509.Certificate, key, signer *ecdsa.PrivateKey, life time.Duration) (*tls.Certificate, error) {
+func (d *Authority) issue(template, parent *x509.Certificate, key, signer *ecdsa.PrivateKey, life time.Duration) (*tls.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
 		return nil, err
@@ -198,7 +199,7 @@ func leafFile(listener string) string {
 	return "listener-" + safe
 }
 
-func (d *developmentCA) readLeaf(listener string) (*tls.Certificate, error) {
+func (d *Authority) readLeaf(listener string) (*tls.Certificate, error) {
 	if d.dir == "" {
 		return nil, fs.ErrNotExist
 	}
@@ -212,7 +213,7 @@ func (d *developmentCA) readLeaf(listener string) (*tls.Certificate, error) {
 
 // keep writes a certificate and its key, each whole or not at all. The key goes first: a certificate is never there
 // without.
-func (d *developmentCA) keep(name string, c *tls.Certificate) error {
+func (d *Authority) keep(name string, c *tls.Certificate) error {
 	if d.dir == "" {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package listener
+package carrier
 
 import (
 	"errors"
@@ -13,6 +13,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/http1"
 )
 
 // body is a request's body as exchange.Body. One goroutine reads it; any may close it.
@@ -30,6 +31,7 @@ type body struct {
 
 	mu      sync.Mutex
 	reading bool
+	begun   bool // read at least once
 	closed  bool
 	failed  bool // ended by anything but its end
 	whole   bool // read to its end
@@ -90,6 +92,7 @@ func (b *body) enter() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.reading = !b.closed
+	b.begun = b.begun || b.reading
 	return b.reading
 }
 
@@ -114,7 +117,7 @@ func (b *body) blame(err error, late bool) error {
 		return http.ErrBodyReadAfterClose
 	case late, errors.Is(err, os.ErrDeadlineExceeded):
 		cause = exchange.ErrBodyTimeout
-	case errors.Is(err, errFraming):
+	case http1.Broken(err):
 	case b.call.guard != nil, // whatever else ends an HTTP/1.1 body is the connection's end
 		errors.As(err, &stream), err.Error() == "client disconnected", // HTTP/2
 		errors.As(err, &quicStream), errors.As(err, &quicApplication), errors.As(err, &quicIdle), // HTTP/3
@@ -162,6 +165,13 @@ func (b *body) incomplete() bool {
 	return b.failed
 }
 
+// wanted reports whether anybody has read.
+func (b *body) wanted() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.begun
+}
+
 // Trailer is what followed the body, nil before its end.
 func (b *body) Trailer() exchange.Header {
 	b.mu.Lock()
@@ -171,7 +181,7 @@ func (b *body) Trailer() exchange.Header {
 	case !whole:
 		return nil
 	case b.call.head != nil:
-		return b.call.head.trailer
+		return b.call.head.Trailer
 	}
 	return b.fields
 }
@@ -180,7 +190,7 @@ func (b *body) Trailer() exchange.Header {
 func trailerOf(t http.Header) exchange.Header {
 	var h exchange.Header
 	for name, values := range t {
-		if name = strings.ToLower(name); trailerAllowed(name) {
+		if name = strings.ToLower(name); http1.TrailerAllowed(name) {
 			for _, v := range values {
 				h.Add(name, strings.Trim(v, " \t"))
 			}

@@ -1,4 +1,4 @@
-package listener
+package carrier
 
 import (
 	"crypto/rand"
@@ -11,84 +11,59 @@ import (
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/http1"
+	"github.com/postern-gateway/postern/gateway/route"
 )
 
-// serveHTTP1 answers a request the guard has released. Of what the standard server knows of it only the body is used.
-func (s *Set) serveHTTP1(w http.ResponseWriter, r *http.Request) {
-	g, ok := r.Context().Value(guardKey{}).(*guard)
-	if !ok {
-		panic(http.ErrAbortHandler)
+// splitTarget divides an origin-form target into its one canonical path, which is matched, authorised and forwarded, and
+// its raw query.
+func splitTarget(target string) (path, query string, problem *exchange.Problem) {
+	path, query, _ = strings.Cut(target, "?")
+	path, err := route.Canonical(path)
+	if err != nil {
+		return "", "", http1.Malformed("the path is malformed: " + err.Error())
 	}
-	h := g.take()
-	if h == nil {
-		panic(http.ErrAbortHandler)
-	}
-	g.c.requests.Add(1)
-	c := newCall(&g.c.peer, w, exchange.HTTP1, g.c.last)
-	c.guard, c.head = g, h
-	if h.problem != nil {
-		c.refuse(h.problem)
-		return
-	}
-	_ = c.rc.EnableFullDuplex()
-	x := &c.x.Request
-	x.Method, x.Authority, x.Path, x.Query = h.method, h.authority, h.path, h.query
-	x.Header, x.Upgrade = h.header, h.upgrade
-	c.withBody(r, h.length)
-	c.run(r.Context())
-}
-
-// serveStream answers a request of HTTP/2.
-func (c *conn) serveStream(w http.ResponseWriter, r *http.Request) {
-	c.requests.Add(1)
-	newCall(&c.peer, w, exchange.HTTP2, c.last).serveStream(r)
-}
-
-// serveStream answers a request of HTTP/2 or 3, after the checks that the servers leave out.
-func (c *call) serveStream(r *http.Request) {
-	c.x.Request.Method = r.Method
-	if p := c.convert(r); p != nil {
-		c.refuse(p)
-		return
-	}
-	c.run(r.Context())
+	return path, query, nil
 }
 
 func (c *call) convert(r *http.Request) *exchange.Problem {
-	x, limits := &c.x.Request, &c.live.cfg.Limits
-	var f fields
+	x := &c.x.Request
+	var f http1.Fields
 	if p := c.convertHeader(r, &f); p != nil {
 		return p
 	}
-	authority, p := canonicalHost(r.Host)
+	authority, p := http1.CanonicalHost(r.Host)
 	if p != nil {
 		return p
 	}
-	if f.hosts > 0 && !strings.EqualFold(f.host, r.Host) {
-		return malformed(":authority and the host field disagree")
+	if f.Hosts > 0 && !strings.EqualFold(f.Host, r.Host) {
+		return http1.Malformed(":authority and the host field disagree")
 	}
 	x.Authority = authority
 	target := r.RequestURI
 	if r.Method == http.MethodConnect {
 		if r.ProtoMajor != 3 || r.Proto != "websocket" {
-			return notImplemented("CONNECT is served for WebSockets over HTTP/3 only")
+			return http1.NotImplemented("CONNECT is served for WebSockets over HTTP/3 only")
 		}
 		c.extendedConnect()
-	} else if p := checkMethod(r.Method); p != nil {
+	} else if p := http1.CheckMethod(r.Method); p != nil {
 		return p
 	}
 	if !strings.HasPrefix(target, "/") {
-		return malformed("the path is malformed")
+		return http1.Malformed("the path is malformed")
 	}
-	if int64(len(target)+len(r.Host)) > limits.Header {
-		return headTooLarge()
+	if int64(len(target)+len(r.Host)) > c.terms.Head {
+		return http1.TooLarge()
 	}
-	if x.Path, x.Query, p = splitPath(target); p != nil {
+	if p = http1.CheckTarget(target); p != nil {
+		return p
+	}
+	if x.Path, x.Query, p = splitTarget(target); p != nil {
 		return p
 	}
 	length := r.ContentLength
-	if f.lengths > 0 && length != f.length {
-		return malformed("content-length and the body disagree") // END_STREAM came with the head
+	if f.Lengths > 0 && length != f.Length {
+		return http1.Malformed("content-length and the body disagree") // END_STREAM came with the head
 	}
 	if x.Upgrade != "" {
 		length = 0 // what follows is the tunnel's
@@ -101,8 +76,7 @@ func (c *call) convert(r *http.Request) *exchange.Problem {
 }
 
 // convertHeader reads the fields in the order of their names: the servers keep no other.
-func (c *call) convertHeader(r *http.Request, f *fields) *exchange.Problem {
-	limits := &c.live.cfg.Limits
+func (c *call) convertHeader(r *http.Request, f *http1.Fields) *exchange.Problem {
 	count := 0
 	size := len(r.Method) + len(r.RequestURI) + len(r.Host)
 	for name, values := range r.Header {
@@ -111,18 +85,18 @@ func (c *call) convertHeader(r *http.Request, f *fields) *exchange.Problem {
 			size += len(name) + len(v) + len(": \r\n")
 		}
 	}
-	if count > limits.Headers || int64(size) > limits.Header {
-		return headTooLarge()
+	if count > c.terms.Fields || int64(size) > c.terms.Head {
+		return http1.TooLarge()
 	}
 	h := make(exchange.Header, 0, count)
-	f.length = -1
+	f.Length = -1
 	for name, values := range r.Header {
 		name = lower(name)
 		for _, v := range values {
 			if name == "cookie" && len(values) > 1 {
 				v = strings.Join(values, "; ") // RFC 9113 section 8.2.3
 			}
-			if p := f.add(&h, name, strings.Trim(v, " \t")); p != nil {
+			if p := f.Add(&h, name, strings.Trim(v, " \t")); p != nil {
 				return p
 			}
 			if name == "cookie" {
@@ -131,13 +105,13 @@ func (c *call) convertHeader(r *http.Request, f *fields) *exchange.Problem {
 		}
 	}
 	// RFC 9113 section 8.2.2 and RFC 9114 section 4.2.
-	if f.connection || f.encodings > 0 || f.upgrade != "" || r.Header["Keep-Alive"] != nil || r.Header["Proxy-Connection"] != nil {
-		return malformed("a field is about a connection, which this protocol does not have")
+	if f.Hop || f.Encodings > 0 || f.Upgrade != "" {
+		return http1.Malformed("a field is about a connection, which this protocol does not have")
 	}
-	if f.te != "" && !strings.EqualFold(f.te, "trailers") {
-		return malformed("te may only be trailers")
+	if f.TE != "" && !strings.EqualFold(f.TE, "trailers") {
+		return http1.Malformed("te may only be trailers")
 	}
-	if f.expect != "" && !strings.EqualFold(f.expect, "100-continue") {
+	if f.Expect != "" && !strings.EqualFold(f.Expect, "100-continue") {
 		return &exchange.Problem{Status: 417, Code: "expectation_failed", Title: "Expectation failed"}
 	}
 	slices.SortStableFunc(h, func(a, b exchange.Field) int { return strings.Compare(a.Name, b.Name) })

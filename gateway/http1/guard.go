@@ -1,4 +1,6 @@
-package listener
+// Package http1 is the grammar of HTTP/1.1 read strictly: its main type is Guard, a connection that lets only well-formed
+// requests through to a server.
+package http1
 
 import (
 	"bytes"
@@ -14,15 +16,15 @@ import (
 	"github.com/postern-gateway/postern/gateway/exchange"
 )
 
-// guard stands between a connection and the standard HTTP/1.1 server and follows the framing of RFC 9112 octet by
+// Guard stands between a connection and the standard HTTP/1.1 server and follows the framing of RFC 9112 octet by
 // octet. The server never sees what the client sent as a head: the guard reads the head, keeps it for the handler and
 // releases a minimal one with the method and the framing in their place. So there is one reading of every message, a
 // strict one, and what is refused becomes an ordinary request whose answer is a problem, in order with pipelining.
 //
 // It also keeps every deadline of the connection, by the limits and timeouts of the moment.
-type guard struct {
+type Guard struct {
 	net.Conn // the TCP connection, or TLS on it
-	c        *conn
+	owner    Owner
 
 	// Used by whoever reads; the server never has two reads at a time.
 	store     []byte // what buf is a part of
@@ -33,7 +35,7 @@ type guard struct {
 	state     framing
 	left      int64     // octets left of the body or the chunk
 	extra     int       // octets of chunk extensions and trailer of this body so far
-	body      *head     // whose body is being read
+	body      *Head     // whose body is being read
 	blank     bool      // the empty line before a request line has been skipped
 	first     bool      // no request has been released yet
 	headLimit time.Time // when the head that has begun must be complete
@@ -45,8 +47,10 @@ type guard struct {
 	linger   atomic.Bool  // the client may still be sending: closing waits a little, or it would not see the answer
 	tunnel   atomic.Bool  // handed over after an upgrade: the new owner keeps the deadlines of reading
 
+	stuck atomic.Bool // a write failed
+
 	mu    sync.Mutex
-	heads []*head // released and not yet taken
+	heads []*Head // released and not yet taken
 	cut   bool    // someone wants a blocked read to return
 }
 
@@ -78,12 +82,33 @@ const (
 	lingerOctets = 256 << 10
 )
 
-func newGuard(c *conn, rw net.Conn, early []byte) *guard {
-	return &guard{Conn: rw, c: c, buf: early, first: true}
+// Owner is what a Guard must know of the connection below. Calls come from several goroutines.
+type Owner interface {
+	// Limits are those of the moment.
+	Limits() *Limits
+	// Last reports that no further request may begin.
+	Last() bool
+	// Close closes the connection below at once, without any farewell.
+	Close() error
+}
+
+// Limits bound what a client can make a Guard hold and how long it can make it wait.
+type Limits struct {
+	Head   int64         // octets of a head, from the request line to the empty line
+	Fields int           // fields in a head, and in a trailer section
+	Header time.Duration // from the first octet of a head to its end
+	Body   time.Duration // for one read of a body
+	Idle   time.Duration // between requests
+	Write  time.Duration // for one write of at most 64 KiB
+}
+
+// New returns a Guard on rw, of which early has been read already.
+func New(owner Owner, rw net.Conn, early []byte) *Guard {
+	return &Guard{Conn: rw, owner: owner, buf: early, first: true}
 }
 
 // Read gives the server what it may see.
-func (g *guard) Read(p []byte) (int, error) {
+func (g *Guard) Read(p []byte) (int, error) {
 	for len(p) > 0 {
 		if len(g.out) > 0 {
 			n := copy(p, g.out)
@@ -117,7 +142,7 @@ func (g *guard) Read(p []byte) (int, error) {
 
 // fail keeps err for every later read, so that nothing behind a fault is ever taken for a request. Only a wait between
 // requests that was cut short from outside can be taken up again.
-func (g *guard) fail(err error) error {
+func (g *Guard) fail(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) && g.isCut() && (g.state == inHead || g.state == inTunnel) {
 		return err
 	}
@@ -130,22 +155,22 @@ func (g *guard) fail(err error) error {
 }
 
 // idle reports whether no request is being answered or waits for it.
-func (g *guard) idle() bool { return g.released.Load() == g.finished.Load() }
+func (g *Guard) idle() bool { return g.released.Load() == g.finished.Load() }
 
 // readHead reads until a head is complete, and releases it or the request to refuse it.
-func (g *guard) readHead() error {
+func (g *Guard) readHead() error {
 	for {
-		limits := g.c.live().cfg.Limits
+		limits := g.owner.Limits()
 		if !g.blank && bytes.HasPrefix(g.buf, crlf) {
 			g.buf, g.blank = g.buf[2:], true // RFC 9112 section 2.2: one empty line may precede a request line
 		}
-		end, problem := g.findHead(limits.Header)
+		end, problem := g.findHead(limits.Head)
 		if problem != nil {
 			g.refuse(problem)
 			return nil
 		}
 		if end > 0 {
-			h, problem := parseHead(g.buf[:end], limits.Headers)
+			h, problem := parseHead(g.buf[:end], limits.Fields)
 			if problem != nil {
 				g.refuse(problem)
 				return nil
@@ -154,7 +179,7 @@ func (g *guard) readHead() error {
 			g.release(h)
 			return nil
 		}
-		if g.idle() && len(g.buf) == 0 && g.c.last() {
+		if g.idle() && len(g.buf) == 0 && g.owner.Last() {
 			return io.EOF
 		}
 		err := g.fill(g.headDeadline())
@@ -174,8 +199,8 @@ func (g *guard) readHead() error {
 }
 
 // headDeadline is until when the next octets of a head must come; zero while a request is being answered.
-func (g *guard) headDeadline() time.Time {
-	timeouts := g.c.live().cfg.Timeouts
+func (g *Guard) headDeadline() time.Time {
+	timeouts := g.owner.Limits()
 	switch {
 	case !g.idle():
 		return time.Time{}
@@ -191,9 +216,9 @@ func (g *guard) headDeadline() time.Time {
 }
 
 // findHead returns the length of the head that buf begins with, or 0 when it is not complete.
-func (g *guard) findHead(limit int64) (int, *exchange.Problem) {
+func (g *Guard) findHead(limit int64) (int, *exchange.Problem) {
 	if len(g.buf) > 0 && !isToken(g.buf[0]) {
-		return 0, malformed("the request line does not begin with a method")
+		return 0, Malformed("the request line does not begin with a method")
 	}
 	for g.searched < len(g.buf) {
 		i := bytes.IndexByte(g.buf[g.searched:], '\n')
@@ -203,60 +228,60 @@ func (g *guard) findHead(limit int64) (int, *exchange.Problem) {
 		}
 		i += g.searched
 		if i == 0 || g.buf[i-1] != '\r' {
-			return 0, malformed("a line does not end with CR LF")
+			return 0, Malformed("a line does not end with CR LF")
 		}
 		g.searched = i + 1
 		if i >= 3 && g.buf[i-2] == '\n' {
 			if int64(g.searched) > limit {
-				return 0, headTooLarge()
+				return 0, TooLarge()
 			}
 			return g.searched, nil
 		}
 	}
 	if int64(len(g.buf)) > limit {
-		return 0, headTooLarge()
+		return 0, TooLarge()
 	}
 	return 0, nil
 }
 
 // release hands h to the handler and a minimal head to the server.
-func (g *guard) release(h *head) {
-	b := append(make([]byte, 0, 160), h.method...)
-	if h.minor == 0 {
+func (g *Guard) release(h *Head) {
+	b := append(make([]byte, 0, 160), h.Method...)
+	if h.Minor == 0 {
 		b = append(b, " / HTTP/1.0\r\nHost: x\r\n"...)
 	} else {
 		b = append(b, " / HTTP/1.1\r\nHost: x\r\n"...)
 	}
 	switch {
-	case h.upgrade != "":
+	case h.Upgrade != "":
 		g.state = inTunnel
-	case h.length > 0:
-		b = strconv.AppendInt(append(b, "Content-Length: "...), h.length, 10)
+	case h.Length > 0:
+		b = strconv.AppendInt(append(b, "Content-Length: "...), h.Length, 10)
 		b = append(b, "\r\n"...)
-		g.state, g.left, g.body = inBody, h.length, h
-	case h.length < 0:
+		g.state, g.left, g.body = inBody, h.Length, h
+	case h.Length < 0:
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
 		g.state, g.body = inChunkSize, h
 	}
-	if h.expect {
+	if h.Expect {
 		b = append(b, "Expect: 100-continue\r\n"...)
 	}
 	if h.close {
 		b = append(b, "Connection: close\r\n"...)
-	} else if h.minor == 0 && h.keepAlive {
+	} else if h.Minor == 0 && h.keepAlive {
 		b = append(b, "Connection: keep-alive\r\n"...)
 	}
 	g.push(h, append(b, "\r\n"...))
 }
 
 // refuse releases a request that the handler answers with a problem, and ends the connection after it.
-func (g *guard) refuse(p *exchange.Problem) {
+func (g *Guard) refuse(p *exchange.Problem) {
 	g.linger.Store(true)
 	g.buf, g.err = nil, io.EOF
-	g.push(&head{problem: p, minor: 1}, []byte("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+	g.push(&Head{Problem: p, Minor: 1}, []byte("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
 }
 
-func (g *guard) push(h *head, out []byte) {
+func (g *Guard) push(h *Head, out []byte) {
 	g.searched, g.blank, g.first, g.headLimit = 0, false, false, time.Time{}
 	g.partial.Store(false)
 	g.mu.Lock()
@@ -266,8 +291,8 @@ func (g *guard) push(h *head, out []byte) {
 	g.out = out
 }
 
-// take returns the head of the request that the server has just read; nil can not happen, and is refused if it does.
-func (g *guard) take() *head {
+// Take returns the head of the request that the server has just read; nil can not happen, and is refused if it does.
+func (g *Guard) Take() *Head {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if len(g.heads) == 0 {
@@ -280,12 +305,12 @@ func (g *guard) take() *head {
 }
 
 // readBody reads octets of a body or a chunk straight into p.
-func (g *guard) readBody(p []byte) (n int, err error) {
+func (g *Guard) readBody(p []byte) (n int, err error) {
 	p = p[:min(int64(len(p)), g.left)]
 	if len(g.buf) > 0 {
 		n = copy(p, g.buf)
 		g.buf = g.buf[n:]
-	} else if err = g.arm(time.Now().Add(g.c.live().cfg.Timeouts.Body)); err == nil {
+	} else if err = g.arm(time.Now().Add(g.owner.Limits().Body)); err == nil {
 		n, err = g.Conn.Read(p)
 	}
 	g.left -= int64(n)
@@ -308,16 +333,16 @@ func endOf(err error) error {
 	return err
 }
 
-func (g *guard) endBody() { g.state, g.body, g.extra = inHead, nil, 0 }
+func (g *Guard) endBody() { g.state, g.body, g.extra = inHead, nil, 0 }
 
 // readChunking reads one line of chunked framing (RFC 9112 section 7.1) and releases it in its plainest form.
-func (g *guard) readChunking() error {
+func (g *Guard) readChunking() error {
 	i := bytes.IndexByte(g.buf, '\n')
 	if i < 0 {
 		if len(g.buf) > maxChunkLine {
 			return errFraming
 		}
-		return endOf(g.fill(time.Now().Add(g.c.live().cfg.Timeouts.Body)))
+		return endOf(g.fill(time.Now().Add(g.owner.Limits().Body)))
 	}
 	if i == 0 || g.buf[i-1] != '\r' {
 		return errFraming
@@ -349,11 +374,11 @@ func (g *guard) readChunking() error {
 		}
 		name, value, ok := parseField(line)
 		g.extra += len(line)
-		if !ok || g.extra > maxExtra || len(g.body.trailer) >= g.c.live().cfg.Limits.Headers {
+		if !ok || g.extra > maxExtra || len(g.body.Trailer) >= g.owner.Limits().Fields {
 			return errFraming
 		}
-		if trailerAllowed(name) {
-			g.body.trailer.Add(name, value)
+		if TrailerAllowed(name) {
+			g.body.Trailer.Add(name, value)
 		}
 	}
 	return nil
@@ -365,7 +390,7 @@ var (
 )
 
 // readTunnel reads what follows a head that asked for an upgrade.
-func (g *guard) readTunnel(p []byte) (n int, err error) {
+func (g *Guard) readTunnel(p []byte) (n int, err error) {
 	if len(g.buf) > 0 {
 		n = copy(p, g.buf)
 		g.buf = g.buf[n:]
@@ -381,7 +406,7 @@ func (g *guard) readTunnel(p []byte) (n int, err error) {
 }
 
 // fill reads more into buf.
-func (g *guard) fill(deadline time.Time) error {
+func (g *Guard) fill(deadline time.Time) error {
 	if err := g.arm(deadline); err != nil {
 		return err
 	}
@@ -400,7 +425,7 @@ func (g *guard) fill(deadline time.Time) error {
 }
 
 // arm sets the deadline of the next read, unless someone wants reads to return.
-func (g *guard) arm(deadline time.Time) error {
+func (g *Guard) arm(deadline time.Time) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.cut {
@@ -409,15 +434,31 @@ func (g *guard) arm(deadline time.Time) error {
 	return g.Conn.SetReadDeadline(deadline)
 }
 
-func (g *guard) isCut() bool {
+func (g *Guard) isCut() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.cut
 }
 
+// Finish says that the handler of one request has returned.
+func (g *Guard) Finish() { g.finished.Add(1) }
+
+// Linger makes Close read on a little, because a connection closed with unread octets is reset and the client would lose
+// the answer.
+func (g *Guard) Linger() { g.linger.Store(true) }
+
+// Tunnel hands the connection over after an upgrade: from now on the caller keeps the deadlines of reading.
+func (g *Guard) Tunnel() {
+	g.tunnel.Store(true)
+	_ = g.Conn.SetReadDeadline(time.Time{})
+}
+
+// Broken reports whether err, of reading a body, is about its framing and not about the connection.
+func Broken(err error) bool { return errors.Is(err, errFraming) }
+
 // SetReadDeadline makes a blocked read return when t is past, and until it is called again. Other deadlines are the
 // guard's to set.
-func (g *guard) SetReadDeadline(t time.Time) error {
+func (g *Guard) SetReadDeadline(t time.Time) error {
 	if g.tunnel.Load() {
 		return g.Conn.SetReadDeadline(t)
 	}
@@ -431,7 +472,7 @@ func (g *guard) SetReadDeadline(t time.Time) error {
 }
 
 // SetWriteDeadline does nothing unless t is past: every write has a deadline.
-func (g *guard) SetWriteDeadline(t time.Time) error {
+func (g *Guard) SetWriteDeadline(t time.Time) error {
 	if t.IsZero() || t.After(time.Now()) {
 		return nil
 	}
@@ -439,34 +480,39 @@ func (g *guard) SetWriteDeadline(t time.Time) error {
 }
 
 // SetDeadline sets both.
-func (g *guard) SetDeadline(t time.Time) error {
+func (g *Guard) SetDeadline(t time.Time) error {
 	return errors.Join(g.SetReadDeadline(t), g.SetWriteDeadline(t))
 }
 
 // Write fails when the client takes nothing for the write timeout.
-func (g *guard) Write(p []byte) (n int, err error) {
+func (g *Guard) Write(p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
-		if err = g.Conn.SetWriteDeadline(time.Now().Add(g.c.live().cfg.Timeouts.Write)); err != nil {
+		if err = g.Conn.SetWriteDeadline(time.Now().Add(g.owner.Limits().Write)); err != nil {
 			break
 		}
 		var m int
 		m, err = g.Conn.Write(p[n:min(len(p), n+writeSlice)])
 		n += m
 	}
+	if err != nil {
+		g.stuck.Store(true)
+	}
 	return n, err
 }
 
 // CloseWrite tells the client that nothing more will come.
-func (g *guard) CloseWrite() error {
+func (g *Guard) CloseWrite() error {
 	if w, ok := g.Conn.(interface{ CloseWrite() error }); ok {
 		return w.CloseWrite()
 	}
 	return nil
 }
 
-// Close closes the connection. After a refusal it reads on a little, because a connection closed with unread octets is
-// reset, and the client would lose the answer.
-func (g *guard) Close() error {
+// Close closes the connection, after Linger with a little patience.
+func (g *Guard) Close() error {
+	if g.stuck.Load() {
+		return g.owner.Close() // a farewell would not get through either
+	}
 	if g.linger.Swap(false) {
 		_ = g.CloseWrite()
 		_ = g.Conn.SetReadDeadline(time.Now().Add(lingerTime))
@@ -475,9 +521,9 @@ func (g *guard) Close() error {
 	return g.Conn.Close()
 }
 
-// drain ends the connection as soon as no request is open: now, or after the next reply.
-func (g *guard) drain() {
+// Drain ends the connection as soon as no request is open: now, or after the next reply.
+func (g *Guard) Drain() {
 	if g.idle() && !g.partial.Load() {
-		_ = g.c.Close()
+		_ = g.owner.Close()
 	}
 }

@@ -1,4 +1,4 @@
-package listener
+package carrier
 
 import (
 	"errors"
@@ -15,6 +15,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/http1"
 )
 
 // Misuse of a reply, and of one that is over.
@@ -44,7 +45,7 @@ func (c *call) Interim(status int, h exchange.Header) error {
 	if c.started || status < 100 || status > 199 || status == http.StatusSwitchingProtocols {
 		return errOrder
 	}
-	if c.head != nil && c.head.minor == 0 {
+	if c.head != nil && c.head.Minor == 0 {
 		return nil
 	}
 	to := c.w.Header()
@@ -77,7 +78,7 @@ func (c *call) Head(status int, h exchange.Header, length int64) error {
 		return err
 	}
 	c.started, c.length = true, length
-	head := c.x.Request.Method == http.MethodHead || (c.head != nil && c.head.method == http.MethodHead)
+	head := c.x.Request.Method == http.MethodHead || (c.head != nil && c.head.Method == http.MethodHead)
 	c.noBody = head || status == http.StatusNoContent || status == http.StatusNotModified
 	if length >= 0 && (!c.noBody || head && status != http.StatusNoContent && status != http.StatusNotModified) {
 		to["Content-Length"] = []string{strconv.FormatInt(length, 10)}
@@ -89,15 +90,15 @@ func (c *call) Head(status int, h exchange.Header, length int64) error {
 		to["Content-Type"] = nil // the servers would guess one
 	}
 	if c.x.Request.Protocol != exchange.HTTP3 {
-		if c.live.altSvc != "" {
-			to["Alt-Svc"] = []string{c.live.altSvc}
+		if c.terms.AltSvc != "" {
+			to["Alt-Svc"] = []string{c.terms.AltSvc}
 		}
 		// HTTP/2 turns this into GOAWAY. A body that broke off leaves an HTTP/1.1 connection without a next request, as
 		// does an upgrade that is not taken: the guard has already let go of framing.
-		if c.final() || c.guard != nil && (c.body.incomplete() || c.head.upgrade != "") {
+		if c.peer.Connection.Last() || c.guard != nil && (c.body.incomplete() || c.head.Upgrade != "") {
 			to["Connection"] = []string{"close"}
 			if c.guard != nil && c.body.incomplete() {
-				c.guard.linger.Store(true)
+				c.guard.Linger()
 			}
 		}
 	}
@@ -194,7 +195,7 @@ func (c *call) End(trailer exchange.Header) error {
 		c.aborted = true
 		return errLength
 	}
-	chunked := c.guard != nil && c.length < 0 && !c.noBody && c.head.minor == 1
+	chunked := c.guard != nil && c.length < 0 && !c.noBody && c.head.Minor == 1
 	if len(trailer) > 0 && (c.guard == nil || chunked) {
 		// The head must have left, or the servers would choose a framing without trailer.
 		if err := c.flush(); err != nil {
@@ -203,7 +204,7 @@ func (c *call) End(trailer exchange.Header) error {
 		}
 		to := c.w.Header()
 		for _, f := range trailer {
-			if !trailerAllowed(f.Name) || !httpguts.ValidHeaderFieldName(f.Name) || !httpguts.ValidHeaderFieldValue(f.Value) {
+			if !http1.TrailerAllowed(f.Name) || !httpguts.ValidHeaderFieldName(f.Name) || !httpguts.ValidHeaderFieldValue(f.Value) {
 				continue
 			}
 			name := http.TrailerPrefix + http.CanonicalHeaderKey(f.Name)
@@ -283,8 +284,7 @@ func (c *call) switchProtocols(h exchange.Header) (io.ReadWriteCloser, error) {
 	}
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 	g := c.guard
-	g.tunnel.Store(true)
-	_ = g.Conn.SetReadDeadline(time.Time{})
+	g.Tunnel()
 	c.started = true
 	c.tunnel = &tunnel{stream: g, early: append([]byte(nil), early...), closed: g.Close, closeWrite: g.CloseWrite}
 	if _, err := g.Write(append(b, "\r\n"...)); err != nil {

@@ -1,4 +1,4 @@
-package listener
+package http1
 
 import (
 	"bytes"
@@ -7,54 +7,54 @@ import (
 	"strings"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
-	"github.com/postern-gateway/postern/gateway/route"
 )
 
-// head is the head of an HTTP/1.1 request as the guard read it (RFC 9112 section 3 and RFC 9110 section 5).
-type head struct {
-	method    string
-	minor     int // of the version: 0 or 1
-	authority string
-	path      string // canonical
-	query     string
-	header    exchange.Header
-	trailer   exchange.Header // complete when the body has been read to its end
-	length    int64           // of the body; -1: chunked
-	upgrade   string
-	expect    bool // 100-continue
-	close     bool
-	keepAlive bool
-	problem   *exchange.Problem // set: the request is refused, and nothing else is
+// Head is the head of a request as a Guard read it (RFC 9112 section 3 and RFC 9110 section 5).
+type Head struct {
+	Method    string
+	Minor     int    // of the version: 0 or 1
+	Authority string // host[:port], lower case; empty only in HTTP/1.0
+	Target    string // origin-form: begins with "/", has no fragment and no octet that must be encoded
+	Header    exchange.Header
+	Trailer   exchange.Header   // complete when the body has been read to its end
+	Length    int64             // of the body; -1: chunked
+	Upgrade   string            // "websocket" or empty
+	Expect    bool              // the client waits for 100 before it sends the body
+	Problem   *exchange.Problem // set: the request is refused with it, and nothing else is set
+
+	close, keepAlive bool
 }
 
-// malformed is the refusal of what does not follow the protocol.
-func malformed(detail string) *exchange.Problem {
+// Malformed is the refusal of what does not follow the protocol.
+func Malformed(detail string) *exchange.Problem {
 	return &exchange.Problem{Status: 400, Code: "bad_request", Title: "Bad request", Detail: detail}
 }
 
-func headTooLarge() *exchange.Problem {
+// TooLarge is the refusal of a head beyond the limits.
+func TooLarge() *exchange.Problem {
 	return &exchange.Problem{Status: 431, Code: "header_too_large", Title: "Request header fields too large"}
 }
 
-func notImplemented(detail string) *exchange.Problem {
+// NotImplemented is the refusal of what is well-formed and not served.
+func NotImplemented(detail string) *exchange.Problem {
 	return &exchange.Problem{Status: 501, Code: "not_implemented", Title: "Not implemented", Detail: detail}
 }
 
 // parseHead reads a complete head, from the request line to the empty line. It changes b. What it does not understand
 // it refuses: two readings of one message are how requests are smuggled.
-func parseHead(b []byte, maxFields int) (*head, *exchange.Problem) {
+func parseHead(b []byte, maxFields int) (*Head, *exchange.Problem) {
 	line, rest, _ := bytes.Cut(b, crlf)
-	h := &head{}
+	h := &Head{}
 	target, problem := h.requestLine(line)
 	if problem != nil {
 		return nil, problem
 	}
 	count := bytes.Count(rest, crlf) - 1
 	if count > maxFields {
-		return nil, headTooLarge()
+		return nil, TooLarge()
 	}
-	h.header = make(exchange.Header, 0, count)
-	f := fields{length: -1}
+	h.Header = make(exchange.Header, 0, count)
+	f := Fields{Length: -1}
 	for {
 		line, rest, _ = bytes.Cut(rest, crlf)
 		if len(line) == 0 {
@@ -62,9 +62,9 @@ func parseHead(b []byte, maxFields int) (*head, *exchange.Problem) {
 		}
 		name, value, ok := parseField(line)
 		if !ok {
-			return nil, malformed("a header field is malformed")
+			return nil, Malformed("a header field is malformed")
 		}
-		if problem := f.add(&h.header, name, value); problem != nil {
+		if problem := f.Add(&h.Header, name, value); problem != nil {
 			return nil, problem
 		}
 	}
@@ -72,29 +72,29 @@ func parseHead(b []byte, maxFields int) (*head, *exchange.Problem) {
 }
 
 // requestLine reads METHOD SP TARGET SP VERSION with exactly one space between them.
-func (h *head) requestLine(line []byte) (target string, problem *exchange.Problem) {
+func (h *Head) requestLine(line []byte) (target string, problem *exchange.Problem) {
 	method, rest, ok := bytes.Cut(line, []byte(" "))
 	uri, version, ok2 := bytes.Cut(rest, []byte(" "))
 	if !ok || !ok2 || len(method) == 0 || len(uri) == 0 {
-		return "", malformed("the request line is malformed")
+		return "", Malformed("the request line is malformed")
 	}
 	for _, c := range method {
 		if !isToken(c) {
-			return "", malformed("the method is malformed")
+			return "", Malformed("the method is malformed")
 		}
 	}
 	switch string(version) {
 	case "HTTP/1.1":
-		h.minor = 1
+		h.Minor = 1
 	case "HTTP/1.0":
 	default:
 		if len(version) == 8 && bytes.HasPrefix(version, []byte("HTTP/")) {
 			return "", &exchange.Problem{Status: 505, Code: "version_not_supported", Title: "HTTP version not supported"}
 		}
-		return "", malformed("the request line is malformed")
+		return "", Malformed("the request line is malformed")
 	}
-	h.method = internMethod(method)
-	return string(uri), checkMethod(h.method)
+	h.Method = internMethod(method)
+	return string(uri), CheckMethod(h.Method)
 }
 
 // internMethod avoids an allocation for the usual methods.
@@ -118,97 +118,92 @@ func internMethod(b []byte) string {
 	return string(b)
 }
 
-// checkMethod refuses methods that are no requests for a resource: a gateway is no tunnel, and PRI begins HTTP/2.
-func checkMethod(method string) *exchange.Problem {
+// CheckMethod refuses methods that are no requests for a resource: a gateway is no tunnel, and PRI begins HTTP/2.
+func CheckMethod(method string) *exchange.Problem {
 	switch method {
 	case "CONNECT":
-		return notImplemented("CONNECT is not served here")
+		return NotImplemented("CONNECT is not served here")
 	case "PRI":
-		return malformed("HTTP/2 is not spoken on this connection")
+		return Malformed("HTTP/2 is not spoken on this connection")
 	}
 	return nil
 }
 
 // finish checks the fields together.
-func (h *head) finish(f *fields, target string) *exchange.Problem {
-	if f.hosts == 0 && h.minor == 1 {
-		return malformed("the host field is missing")
+func (h *Head) finish(f *Fields, target string) *exchange.Problem {
+	if f.Hosts == 0 && h.Minor == 1 {
+		return Malformed("the host field is missing")
 	}
 	var problem *exchange.Problem
-	if f.hosts > 0 {
-		if h.authority, problem = canonicalHost(f.host); problem != nil {
+	if f.Hosts > 0 {
+		if h.Authority, problem = CanonicalHost(f.Host); problem != nil {
 			return problem
 		}
 	}
-	if h.path, h.query, problem = h.splitTarget(target); problem != nil {
+	if problem = h.setTarget(target); problem != nil {
 		return problem
 	}
-	h.length = max(f.length, 0)
-	if f.encoding != "" {
+	h.Length = max(f.Length, 0)
+	if f.Encoding != "" {
 		switch {
-		case f.length >= 0:
-			return malformed("content-length and transfer-encoding do not go together")
-		case h.minor == 0:
-			return malformed("HTTP/1.0 has no transfer-encoding")
-		case !strings.EqualFold(f.encoding, "chunked"):
-			return notImplemented("the only transfer-encoding is chunked")
+		case f.Length >= 0:
+			return Malformed("content-length and transfer-encoding do not go together")
+		case h.Minor == 0:
+			return Malformed("HTTP/1.0 has no transfer-encoding")
+		case !strings.EqualFold(f.Encoding, "chunked"):
+			return NotImplemented("the only transfer-encoding is chunked")
 		}
-		h.length = -1
+		h.Length = -1
 	}
-	if f.expect != "" && h.minor == 1 {
-		if !strings.EqualFold(f.expect, "100-continue") {
+	if f.Expect != "" && h.Minor == 1 {
+		if !strings.EqualFold(f.Expect, "100-continue") {
 			return &exchange.Problem{Status: 417, Code: "expectation_failed", Title: "Expectation failed"}
 		}
-		h.expect = h.length != 0
+		h.Expect = h.Length != 0
 	}
 	h.close, h.keepAlive = f.close, f.keepAlive
 	// Only a WebSocket can be switched to; other protocols, h2c among them, are ignored as RFC 9110 section 7.8 allows.
-	if h.minor == 1 && f.connectionUpgrade && h.method == "GET" && h.length == 0 && strings.EqualFold(f.upgrade, "websocket") {
-		h.upgrade = "websocket"
+	if h.Minor == 1 && f.upgrade && h.Method == "GET" && h.Length == 0 && strings.EqualFold(f.Upgrade, "websocket") {
+		h.Upgrade = "websocket"
 	}
 	return nil
 }
 
-// splitTarget reads the request target: origin-form, or absolute-form that agrees with the host field.
-func (h *head) splitTarget(target string) (path, query string, problem *exchange.Problem) {
+// setTarget reads the request target: origin-form, or absolute-form that agrees with the host field.
+func (h *Head) setTarget(target string) *exchange.Problem {
 	if target[0] != '/' {
 		scheme, rest, ok := strings.Cut(target, "://")
 		if !ok || !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https") {
-			return "", "", malformed("the request target is malformed")
+			return Malformed("the request target is malformed")
 		}
 		end := strings.IndexAny(rest, "/?")
 		if end < 0 {
 			end = len(rest)
 		}
-		authority, problem := canonicalHost(rest[:end])
+		authority, problem := CanonicalHost(rest[:end])
 		if problem != nil {
-			return "", "", problem
+			return problem
 		}
-		if h.authority != "" && h.authority != authority {
-			return "", "", malformed("the request target and the host field disagree")
+		if h.Authority != "" && h.Authority != authority {
+			return Malformed("the request target and the host field disagree")
 		}
-		h.authority = authority
+		h.Authority = authority
 		if target = rest[end:]; !strings.HasPrefix(target, "/") {
 			target = "/" + target
 		}
 	}
-	return splitPath(target)
+	h.Target = target
+	return CheckTarget(target)
 }
 
-// splitPath divides a target into its canonical path and its raw query.
-func splitPath(target string) (path, query string, problem *exchange.Problem) {
+// CheckTarget refuses a target with an octet that must be encoded. A fragment is never sent (RFC 9112 section 3.2.1).
+func CheckTarget(target string) *exchange.Problem {
 	for i := range len(target) {
-		// A fragment is never sent (RFC 9112 section 3.2.1), and controls, spaces and octets above ASCII must be encoded.
 		if c := target[i]; c <= ' ' || c >= 0x7f || c == '#' {
-			return "", "", malformed("the request target has a character that must be encoded")
+			return Malformed("the request target has a character that must be encoded")
 		}
 	}
-	path, query, _ = strings.Cut(target, "?")
-	path, err := route.Canonical(path)
-	if err != nil {
-		return "", "", malformed("the path is malformed: " + err.Error())
-	}
-	return path, query, nil
+	return nil
 }
 
 // parseField reads "name: value" and lower-cases the name. It changes line. Neither white space before the colon nor a
@@ -286,9 +281,9 @@ func isToken(c byte) bool {
 	return uint64(high)>>(c-64)&1 != 0
 }
 
-// canonicalHost checks host[:port] (RFC 3986 section 3.2) and lower-cases it. It must not be empty.
-func canonicalHost(s string) (string, *exchange.Problem) {
-	bad := malformed("the host is malformed")
+// CanonicalHost checks host[:port] (RFC 3986 section 3.2) and lower-cases it. It must not be empty.
+func CanonicalHost(s string) (string, *exchange.Problem) {
+	bad := Malformed("the host is malformed")
 	host, port := s, ""
 	if i := strings.LastIndexByte(s, ':'); i >= 0 && !strings.HasSuffix(s, "]") {
 		host, port = s[:i], s[i+1:]
