@@ -70,7 +70,7 @@ type Ledger struct {
 // Admin configures the operators' listener.
 type Admin struct {
 	Address  string // host:port; loopback unless ClientCA is set
-	Token    string // bearer token, at least 16 characters; empty only during validate
+	Token    string // bearer token, at least 16 characters; empty: ClientCA stands in for it, or one is kept in State.Dir
 	ClientCA string // path of a PEM file, absolute; then TLS with client certificates is required
 	Range    hcl.Range
 }

@@ -132,8 +132,8 @@ func (l *loader) admin(s *schema.Section) {
 	if token != "" && !isSecret {
 		l.Warnf(s.Where("token"), "Token in the open", "The token stands in the file. Read it from a secret block instead.")
 	}
-	if !s.Set("token") && !s.Set("client_ca") && l.config.State.Dir == "" {
-		l.Errorf(s.At, "Missing token", "The admin listener needs a token: this state backend has no folder in which a random one could be kept.")
+	if !s.Set("token") && !s.Set("client_ca") && l.config.State.Backend != "" && l.config.State.Dir == "" {
+		l.Errorf(s.At, "Missing token", "The admin listener needs a token or client_ca: this state backend has no folder in which a random token could be kept.")
 	}
 	if !l.address(s, a.Address) || a.ClientCA != "" || s.Set("client_ca") {
 		return

@@ -43,9 +43,9 @@ func ledgerBlock() Block {
 }
 
 func adminBlock() Block {
-	return Block{Name: "admin", Summary: "The operators' listener: health, metrics, the current configuration, reload. Without the block there is none. A token or `client_ca` must be given.", Arguments: []Argument{
+	return Block{Name: "admin", Summary: "The operators' listener: health, metrics, the current configuration, reload. Without the block there is none. Callers need a token or, with `client_ca`, a certificate.", Arguments: []Argument{
 		{Name: "address", Kind: Text, Required: true, Summary: "`host:port`. The host must be a loopback address unless `client_ca` is given."},
-		{Name: "token", Kind: Text, Secret: true, Summary: "Bearer token callers must present, at least 16 characters. Without it one is made and kept in admin.token in the state folder."},
+		{Name: "token", Kind: Text, Secret: true, Summary: "Bearer token callers must present, at least 16 characters. Without it and without `client_ca` a random one is made and kept in `admin.token` in the state's `dir`."},
 		{Name: "client_ca", Kind: Path, Summary: "PEM file; TLS with a client certificate signed by it is then required."},
 	}}
 }
