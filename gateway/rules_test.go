@@ -24,8 +24,8 @@ const module = "github.com/postern-gateway/postern"
 // row names folders; "x/*" stands for every folder directly below x.
 var layers = [][]string{
 	{"gateway", "gateway/bench", "sdk/plugintest", "examples/*", "examples/sandbox/*", "plugins/*"},
-	{"gateway/admin", "gateway/console"},
-	{"gateway/server", "gateway/fleet"},
+	{"gateway/admin", "gateway/console", "plugins/redact/placeholder"},
+	{"gateway/server", "gateway/fleet", "plugins/redact/detect"},
 	{"gateway/policy", "gateway/proxy", "gateway/plugin/abi1", "gateway/plugin/proxywasm"},
 	{"gateway/upstream", "gateway/plugin", "gateway/ledger", "gateway/account", "gateway/privacy", "gateway/listener"},
 	{"gateway/config", "gateway/carrier", "gateway/provider/openai", "gateway/provider/providertest", "gateway/plugin/admission"},

@@ -5,6 +5,8 @@ package main
 import (
 	"errors"
 
+	"github.com/postern-gateway/postern/plugins/redact/detect"
+	"github.com/postern-gateway/postern/plugins/redact/placeholder"
 	"github.com/postern-gateway/postern/sdk/abi"
 	postern "github.com/postern-gateway/postern/sdk/go"
 )
@@ -16,15 +18,15 @@ func main() {}
 // plugin is one instance. Nothing of an exchange stays in it: what the reply needs travels as the exchange's carry.
 type plugin struct {
 	stages   []stage
-	vault    Vault
-	redactor Redactor
-	restorer Restorer
+	vault    placeholder.Vault
+	redactor placeholder.Redactor
+	restorer placeholder.Restorer
 	carry    []byte
 }
 
 // stage is one use of the plugin.
 type stage struct {
-	detector Detector
+	detector detect.Detector
 	deny     bool // action = "deny"
 	restore  bool
 	pass     bool // on_invalid = "pass"
@@ -58,8 +60,8 @@ func (p *plugin) Configure(s *postern.Stage) error {
 		pass:    string(s.Config.Member("on_invalid").Bytes()) == "pass",
 	}
 	for _, v := range s.Config.Member("kinds").Each {
-		kind := Kind(0)
-		for k := Email; k < kindEnd; k++ {
+		kind := detect.Kind(0)
+		for k := detect.Email; k < detect.KindCount; k++ {
 			if k.Name() == string(v.Bytes()) {
 				kind = k
 			}
@@ -69,13 +71,15 @@ func (p *plugin) Configure(s *postern.Stage) error {
 		}
 		st.detector.Kinds[kind] = true
 	}
-	if s.Phase == postern.Request && st.detector.Kinds == [kindEnd]bool{} {
+	if s.Phase == postern.Request && st.detector.Kinds == [detect.KindCount]bool{} {
 		return errors.New("kinds: name at least one")
 	}
 	for _, v := range s.Config.Member("allow").Each {
 		value := []byte(v.Text())
 		for i := range value {
-			value[i] = lower(value[i])
+			if value[i]-'A' < 26 {
+				value[i] += 32
+			}
 		}
 		if len(value) == 0 {
 			return errors.New("allow: an empty value")
@@ -116,13 +120,13 @@ func (p *plugin) request(e *postern.Event, r *postern.Result, st *stage) error {
 	}
 	var flags byte
 	if carry := e.Carry(); len(carry) > 0 { // another stage of this plugin was here
-		known, _, ok := p.vault.load(carry)
+		known, _, ok := p.vault.Load(carry)
 		if !ok {
 			return errors.New("the carry can not be read")
 		}
 		flags = known
 	} else {
-		p.vault.reset()
+		p.vault.Reset()
 	}
 	p.redactor.Detector = &st.detector
 	var err error
@@ -132,13 +136,13 @@ func (p *plugin) request(e *postern.Event, r *postern.Result, st *stage) error {
 	case mediaText:
 		err = p.redactor.Text(body)
 	default:
-		err = errInvalid
+		err = placeholder.ErrInvalid
 	}
 	switch {
-	case errors.Is(err, errInvalid) && st.pass:
+	case errors.Is(err, placeholder.ErrInvalid) && st.pass:
 		r.Meter("unreadable", 1)
 		return nil
-	case errors.Is(err, errInvalid):
+	case errors.Is(err, placeholder.ErrInvalid):
 		r.Respond(400, "unreadable_body", "The request body can not be looked through for personal data: it has to be JSON or text in UTF-8.")
 		return nil
 	case err != nil:
@@ -147,17 +151,17 @@ func (p *plugin) request(e *postern.Event, r *postern.Result, st *stage) error {
 	}
 	for kind, n := range p.redactor.Found {
 		if n > 0 {
-			r.Meter(Kind(kind).Name(), int64(n))
+			r.Meter(detect.Kind(kind).Name(), int64(n))
 		}
 	}
-	if len(p.redactor.edits) == 0 {
+	if p.redactor.Len() == 0 {
 		return nil
 	}
 	if st.deny {
 		detail := append(p.carry[:0], "The request body holds personal data: "...)
 		for kind, n := range p.redactor.Found {
 			if n > 0 {
-				detail = append(append(detail, Kind(kind).Name()...), ", "...)
+				detail = append(append(detail, detect.Kind(kind).Name()...), ", "...)
 			}
 		}
 		p.carry = detail
@@ -165,17 +169,17 @@ func (p *plugin) request(e *postern.Event, r *postern.Result, st *stage) error {
 		r.Respond(400, "personal_data_found", postern.String(detail[:len(detail)-1]))
 		return nil
 	}
-	if len(p.redactor.edits) > maxSplices {
+	if p.redactor.Len() > maxSplices {
 		p.carry = p.redactor.Append(p.carry[:0], body)
 		r.ReplaceBody(p.carry)
 	} else {
-		p.redactor.Edits(func(start, end int, placeholder []byte) { r.Splice(start, end-start, placeholder) })
+		p.redactor.Edits(func(start, end int, put []byte) { r.Splice(start, end-start, put) })
 	}
 	if st.restore {
 		if p.redactor.JSONMode {
 			flags |= flagJSONMode
 		}
-		p.carry = p.vault.appendCarry(p.carry[:0], flags)
+		p.carry = p.vault.Append(p.carry[:0], flags)
 		r.Carry(p.carry)
 		r.RemoveHeader("accept-encoding") // the reply has to be readable
 	}
@@ -205,10 +209,10 @@ func (p *plugin) response(e *postern.Event, r *postern.Result) error {
 func (p *plugin) responseBody(e *postern.Event, r *postern.Result) error {
 	carry := e.Carry()
 	body, _ := e.Body()
-	if e.Stream() && len(carry) > 1 && carry[1]&flagEvents == 0 && !suspicious(body) {
+	if e.Stream() && len(carry) > 1 && carry[1]&flagEvents == 0 && !placeholder.Suspicious(body) {
 		return nil // most events
 	}
-	flags, state, ok := p.vault.load(carry)
+	flags, state, ok := p.vault.Load(carry)
 	if !ok {
 		return errors.New("the carry can not be read")
 	}
@@ -218,27 +222,27 @@ func (p *plugin) responseBody(e *postern.Event, r *postern.Result) error {
 	known := len(carry) - len(state)
 	switch {
 	case e.Stream():
-		p.restorer.loadPending(state)
-		before := len(p.restorer.sent)
+		p.restorer.Load(state)
+		before := p.restorer.Held()
 		restored, changed = p.restorer.Events(body, e.End(), flags&flagJSONMode != 0)
-		if before > 0 || len(p.restorer.sent) > 0 {
+		if before > 0 || p.restorer.Held() > 0 {
 			p.carry = append(p.carry[:0], carry[:known]...)
 			p.carry[1] &^= flagEvents
-			if len(p.restorer.sent) > 0 {
+			if p.restorer.Held() > 0 {
 				p.carry[1] |= flagEvents
-				p.carry = p.restorer.appendPending(p.carry)
+				p.carry = p.restorer.Append(p.carry)
 			}
 			r.Carry(p.carry)
 		}
 	case first && e.End():
 		restored, changed = p.restorer.Whole(body)
 	default:
-		var c Chunk
-		c.load(state)
+		var c placeholder.Chunk
+		c.Load(state)
 		restored, changed = c.Next(&p.restorer, body, e.End())
 		p.carry = append(p.carry[:0], carry[:known]...)
 		p.carry[1] |= flagChunk
-		p.carry = c.append(p.carry)
+		p.carry = c.Append(p.carry)
 		r.Carry(p.carry)
 	}
 	if changed {
@@ -293,3 +297,21 @@ func indexFold(b []byte, s string) int {
 	}
 	return -1
 }
+
+// equalFold compares without ASCII case; a is lower case.
+func equalFold(a, b []byte) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i, c := range b {
+		if c-'A' < 26 {
+			c += 32
+		}
+		if a[i] != c {
+			return false
+		}
+	}
+	return true
+}
+
+func isAlnum(b byte) bool { return b-'0' < 10 || (b|0x20)-'a' < 26 }

@@ -1,4 +1,4 @@
-package main
+package placeholder
 
 import "unicode/utf8"
 
@@ -70,7 +70,7 @@ func (r *Restorer) walk(text []byte, nest int) error {
 	for {
 		switch t := s.next(); t.kind {
 		case tokenBad:
-			return errInvalid
+			return ErrInvalid
 		case tokenEnd:
 			return nil
 		case tokenKey:
@@ -89,7 +89,7 @@ func holdsJSON(key []byte) bool { return string(key) == "arguments" || string(ke
 
 // value notes the placeholders in a string's inside, which begins at offset of its text.
 func (r *Restorer) value(inside []byte, offset, nest int, holdsJSON bool) {
-	if !suspicious(inside) {
+	if !Suspicious(inside) {
 		return
 	}
 	l := &r.levels[nest]
@@ -118,9 +118,9 @@ func (r *Restorer) value(inside []byte, offset, nest int, holdsJSON bool) {
 	}
 }
 
-// suspicious reports whether raw may hold a placeholder or end in the beginning of one. Most events of a stream do not:
+// Suspicious reports whether raw may hold a placeholder or end in the beginning of one. Most events of a stream do not:
 // what follows their brackets is no label.
-func suspicious(raw []byte) bool {
+func Suspicious(raw []byte) bool {
 	for i, c := range raw {
 		switch c {
 		case '[':
@@ -300,8 +300,8 @@ func escapeLength(b []byte) int {
 	return 2
 }
 
-// append and load are the carried form of a Chunk.
-func (c *Chunk) append(dst []byte) []byte {
+// Append appends the carried form of c.
+func (c *Chunk) Append(dst []byte) []byte {
 	bits := byte(0)
 	for i, set := range [...]bool{c.string, c.value, c.nested} {
 		if set {
@@ -313,7 +313,8 @@ func (c *Chunk) append(dst []byte) []byte {
 	return append(append(dst, c.holds), c.held[:c.holds]...)
 }
 
-func (c *Chunk) load(b []byte) {
+// Load reads what Append wrote.
+func (c *Chunk) Load(b []byte) {
 	const head = 3 + len(c.key) + 1
 	*c = Chunk{}
 	if len(b) < head || int(b[head-1]) > len(c.held) || len(b) < head+int(b[head-1]) {

@@ -1,4 +1,5 @@
-package main
+// Package detect finds personal data in text: its main type is Detector.
+package detect
 
 // Kind is a kind of personal data. The zero Kind is none.
 type Kind uint8
@@ -11,7 +12,7 @@ const (
 	IBAN
 	ResidentID
 	Secret
-	kindEnd
+	KindCount // how many there are, none among them
 )
 
 // Name is the word for k in the configuration.
@@ -61,8 +62,8 @@ type Find struct {
 // Detector finds personal data in text. It is conservative: every kind has a checksum, a known prefix or a shape that
 // ordinary numbers and words seldom have, because a false find costs the model its meaning.
 type Detector struct {
-	Kinds  [kindEnd]bool // which kinds to look for
-	Allow  [][]byte      // lower case: values, and domains ("example.com" with those below it) that are no personal data
+	Kinds  [KindCount]bool // which kinds to look for
+	Allow  [][]byte        // lower case: values, and domains ("example.com" with those below it) that are no personal data
 	groups [maxGroups]span
 }
 

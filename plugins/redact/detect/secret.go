@@ -1,4 +1,4 @@
-package main
+package detect
 
 // form is the form of secrets that a service hands out: a prefix, then so many octets of an alphabet.
 type form struct {

@@ -1,6 +1,9 @@
-package main
+package placeholder
 
-import "unicode/utf8"
+import (
+	"bytes"
+	"unicode/utf8"
+)
 
 // Bounds of what a stream may hold back: octets and channels. Together with the largest Vault it fits what an exchange
 // may carry.
@@ -21,6 +24,8 @@ type pending struct {
 	continued      bool
 }
 
+type span struct{ start, end int }
+
 // node is a value of an event's JSON text.
 type node struct {
 	kind       byte // { [ " or l for a literal
@@ -30,10 +35,13 @@ type node struct {
 	start, end int
 }
 
+// Held is how many channels something is held back of.
+func (r *Restorer) Held() int { return len(r.sent) }
+
 // Events restores whole server-sent events and reports whether anything changed. end tells that nothing follows; then
 // nothing is held back. jsonMode tells that the content of the reply is a JSON text.
 func (r *Restorer) Events(body []byte, end, jsonMode bool) (restored []byte, changed bool) {
-	if len(r.sent) == 0 && !suspicious(body) {
+	if len(r.sent) == 0 && !Suspicious(body) {
 		return body, false
 	}
 	r.out = r.out[:0]
@@ -369,7 +377,7 @@ func (r *Restorer) strings(event []byte, jsonMode bool) (restored []byte, change
 			}
 			continue
 		}
-		if len(r.sent) == 0 && !suspicious(r.data[n.start+1:n.end]) {
+		if len(r.sent) == 0 && !Suspicious(r.data[n.start+1:n.end]) {
 			continue
 		}
 		group := r.group(speaker)
@@ -402,7 +410,7 @@ func (r *Restorer) pieceLevels(i int, jsonMode bool) int {
 	if holdsJSON(r.key(i)) || jsonMode && string(r.key(i)) == "content" {
 		return 2
 	}
-	if t := r.member(0, "type"); t >= 0 && r.nodes[t].kind == '"' && index(r.data[r.nodes[t].start:r.nodes[t].end], "arguments") >= 0 {
+	if t := r.member(0, "type"); t >= 0 && r.nodes[t].kind == '"' && bytes.Index(r.data[r.nodes[t].start:r.nodes[t].end], []byte("arguments")) >= 0 {
 		return 2
 	}
 	return 1
@@ -518,7 +526,8 @@ func appendLine(dst, part []byte) []byte {
 // The carried form of what is held back: number u8, then for each channel u64, group u64, lengths of tail u8, before u16
 // and after u16, and these.
 
-func (r *Restorer) appendPending(dst []byte) []byte {
+// Append appends the carried form of what is held back.
+func (r *Restorer) Append(dst []byte) []byte {
 	dst = append(dst, byte(len(r.sent)))
 	for i := range r.sent {
 		p := &r.sent[i]
@@ -533,8 +542,8 @@ func (r *Restorer) appendPending(dst []byte) []byte {
 	return dst
 }
 
-// loadPending reads what appendPending wrote. What it gives points into b.
-func (r *Restorer) loadPending(b []byte) {
+// Load reads what Append wrote. What it gives points into b.
+func (r *Restorer) Load(b []byte) {
 	r.sent, r.blob = r.sent[:0], r.blob[:0]
 	if len(b) == 0 {
 		return

@@ -1,4 +1,4 @@
-package main
+package detect
 
 // maxGroups bounds how many groups of digits are looked at together; the longest notation in use has eight.
 const maxGroups = 16

@@ -1,14 +1,17 @@
-package main
+package placeholder
 
 import (
+	"bytes"
 	"errors"
 	"unicode/utf8"
+
+	"github.com/postern-gateway/postern/plugins/redact/detect"
 )
 
 // Why a text can not be redacted.
 var (
-	errInvalid = errors.New("the text is not what it says it is")
-	errTooMuch = errors.New("the text holds too much personal data")
+	ErrInvalid = errors.New("the text is not what it says it is")
+	ErrTooMuch = errors.New("the text holds too much personal data")
 )
 
 // maxNest bounds JSON texts inside strings of JSON texts: tool arguments that hold a document are two.
@@ -17,12 +20,12 @@ const maxNest = 4
 // Redactor replaces personal data by placeholders. It belongs to one goroutine and is used again and again: what it
 // gives out is valid until the next call.
 type Redactor struct {
-	Detector *Detector
+	Detector *detect.Detector
 	Vault    *Vault
-	Found    [kindEnd]int // how many finds of each kind the last call made
-	JSONMode bool         // the last call's request asked for a reply that is a JSON text
+	Found    [detect.KindCount]int // how many finds of each kind the last call made
+	JSONMode bool                  // the last call's request asked for a reply that is a JSON text
 	edits    []edit
-	finds    []Find
+	finds    []detect.Find
 	levels   [maxNest]level
 	buffer   []byte
 }
@@ -91,7 +94,7 @@ func (c context) protocols(key []byte) bool {
 func (r *Redactor) JSON(text []byte) error {
 	r.begin()
 	if !utf8.Valid(text) {
-		return errInvalid
+		return ErrInvalid
 	}
 	if err := r.walk(text, 0); err != nil {
 		return err
@@ -103,7 +106,7 @@ func (r *Redactor) JSON(text []byte) error {
 func (r *Redactor) Text(text []byte) error {
 	r.begin()
 	if !utf8.Valid(text) {
-		return errInvalid
+		return ErrInvalid
 	}
 	if err := r.plain(text); err != nil {
 		return err
@@ -112,12 +115,12 @@ func (r *Redactor) Text(text []byte) error {
 }
 
 func (r *Redactor) begin() {
-	r.edits, r.Found, r.JSONMode = r.edits[:0], [kindEnd]int{}, false
+	r.edits, r.Found, r.JSONMode = r.edits[:0], [detect.KindCount]int{}, false
 }
 
 func (r *Redactor) number() error {
 	if !r.Vault.number() {
-		return errTooMuch
+		return ErrTooMuch
 	}
 	return nil
 }
@@ -129,7 +132,7 @@ func (r *Redactor) plain(text []byte) error {
 	for _, f := range r.finds {
 		value, ok := r.Vault.add(f.Kind, text[f.Start:f.End])
 		if !ok {
-			return errTooMuch
+			return ErrTooMuch
 		}
 		r.Found[f.Kind]++
 		r.edits = append(r.edits, edit{f.Start, f.End, value})
@@ -152,7 +155,7 @@ func (r *Redactor) walk(text []byte, nest int) error {
 		at := l.context[s.depth]
 		switch t.kind {
 		case tokenBad:
-			return errInvalid
+			return ErrInvalid
 		case tokenEnd:
 			return nil
 		case tokenOpen:
@@ -207,7 +210,7 @@ func (r *Redactor) value(l *level, inside []byte, offset, nest int) error {
 		switch err := r.walk(text, nest+1); err {
 		case nil:
 			done = true
-		case errInvalid: // a text that only begins like JSON
+		case ErrInvalid: // a text that only begins like JSON
 			r.edits, r.Found = r.edits[:first], found
 		default:
 			return err
@@ -237,7 +240,7 @@ func encoded(inside []byte) bool {
 	}
 	body, least := inside, 256
 	if string(inside[:5]) == "data:" {
-		at := index(inside[:min(len(inside), 160)], ";base64,")
+		at := bytes.Index(inside[:min(len(inside), 160)], []byte(";base64,"))
 		if at < 0 {
 			return false
 		}
@@ -256,6 +259,9 @@ func encoded(inside []byte) bool {
 	}
 	return len(body) >= least
 }
+
+// Len is how many placeholders the last text needs.
+func (r *Redactor) Len() int { return len(r.edits) }
 
 // Edits calls put for every octet range of the last text and what takes its place, in order.
 func (r *Redactor) Edits(put func(start, end int, placeholder []byte)) {

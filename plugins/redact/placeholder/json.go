@@ -1,4 +1,4 @@
-package main
+package placeholder
 
 import "unicode/utf8"
 
@@ -368,4 +368,13 @@ func looksNested(text []byte) bool {
 		return false
 	}
 	return false
+}
+
+func isDigit(b byte) bool { return b-'0' < 10 }
+func isAlnum(b byte) bool { return isDigit(b) || lower(b)-'a' < 26 }
+func lower(b byte) byte {
+	if b-'A' < 26 {
+		return b + 32
+	}
+	return b
 }

@@ -1,4 +1,8 @@
-package main
+// Package placeholder puts placeholders in the place of personal data, and the data back in the place of the placeholders:
+// its main type is Vault, which maps the one to the other. A Redactor works on what goes out, a Restorer on what comes back.
+package placeholder
+
+import "github.com/postern-gateway/postern/plugins/redact/detect"
 
 // Bounds of a Vault. A request with more personal data than that is refused: the mapping travels with the exchange.
 const (
@@ -14,26 +18,27 @@ const (
 type Vault struct {
 	entries []entry
 	values  []byte
-	taken   [kindEnd][(maxNumber + 64) / 64]uint64 // numbers that texts hold already
-	last    [kindEnd]int
+	taken   [detect.KindCount][(maxNumber + 64) / 64]uint64 // numbers that texts hold already
+	last    [detect.KindCount]int
 	index   [2 * 1024]uint16 // hash table over entries: index+1; 0 is free. Twice as large as it can need
 }
 
 type entry struct {
-	kind       Kind
+	kind       detect.Kind
 	number     uint16 // 0: not numbered yet
 	start, end int    // of the value in values
 }
 
-func (v *Vault) reset() {
+// Reset forgets everything.
+func (v *Vault) Reset() {
 	v.entries, v.values = v.entries[:0], v.values[:0]
-	v.taken = [kindEnd][(maxNumber + 64) / 64]uint64{}
-	v.last = [kindEnd]int{}
+	v.taken = [detect.KindCount][(maxNumber + 64) / 64]uint64{}
+	v.last = [detect.KindCount]int{}
 	v.index = [len(v.index)]uint16{}
 }
 
 // add returns the index of a value, which is new or known; ok is false when there is no room for more.
-func (v *Vault) add(kind Kind, value []byte) (index int, ok bool) {
+func (v *Vault) add(kind detect.Kind, value []byte) (index int, ok bool) {
 	slot := hash(uint32(kind), value) % uint32(len(v.index))
 	for ; v.index[slot] != 0; slot = (slot + 1) % uint32(len(v.index)) {
 		i := int(v.index[slot]) - 1
@@ -100,7 +105,7 @@ func (v *Vault) appendPlaceholder(dst []byte, index int) []byte {
 	return appendPlaceholder(dst, e.kind, int(e.number))
 }
 
-func appendPlaceholder(dst []byte, kind Kind, number int) []byte {
+func appendPlaceholder(dst []byte, kind detect.Kind, number int) []byte {
 	dst = append(append(append(dst, '['), kind.Label()...), '_')
 	for unit := 1000; unit > 0; unit /= 10 {
 		if number >= unit {
@@ -111,7 +116,7 @@ func appendPlaceholder(dst []byte, kind Kind, number int) []byte {
 }
 
 // find returns the index of the entry a placeholder stands for, or -1.
-func (v *Vault) find(kind Kind, number int) int {
+func (v *Vault) find(kind detect.Kind, number int) int {
 	for i, e := range v.entries {
 		if e.kind == kind && int(e.number) == number {
 			return i
@@ -141,11 +146,11 @@ func (v *Vault) partial(tail []byte) bool {
 }
 
 // readPlaceholder reads a placeholder at the beginning of b; end is 0 when there is none.
-func readPlaceholder(b []byte) (kind Kind, number, end int) {
+func readPlaceholder(b []byte) (kind detect.Kind, number, end int) {
 	if len(b) < 2 || b[0] != '[' {
 		return 0, 0, 0
 	}
-	for kind = Email; kind < kindEnd; kind++ {
+	for kind = detect.Email; kind < detect.KindCount; kind++ {
 		label := kind.Label()
 		if label[0] != b[1] || len(b) < len(label)+4 || string(b[1:1+len(label)]) != label || b[1+len(label)] != '_' {
 			continue
@@ -168,8 +173,8 @@ func readPlaceholder(b []byte) (kind Kind, number, end int) {
 // the state of the response's restoration (see restore.go).
 const carryVersion = 1
 
-// appendCarry appends the mapping's carried form.
-func (v *Vault) appendCarry(dst []byte, flags byte) []byte {
+// Append appends the mapping's carried form.
+func (v *Vault) Append(dst []byte, flags byte) []byte {
 	dst = append(dst, carryVersion, flags, byte(len(v.entries)), byte(len(v.entries)>>8))
 	for i, e := range v.entries {
 		value := v.value(i)
@@ -179,9 +184,9 @@ func (v *Vault) appendCarry(dst []byte, flags byte) []byte {
 	return dst
 }
 
-// load reads what appendCarry wrote and returns what follows; ok is false when it is not that.
-func (v *Vault) load(b []byte) (flags byte, rest []byte, ok bool) {
-	v.reset()
+// Load reads what Append wrote and returns what follows; ok is false when it is not that.
+func (v *Vault) Load(b []byte) (flags byte, rest []byte, ok bool) {
+	v.Reset()
 	if len(b) < 4 || b[0] != carryVersion {
 		return 0, nil, false
 	}
@@ -192,10 +197,10 @@ func (v *Vault) load(b []byte) (flags byte, rest []byte, ok bool) {
 			return 0, nil, false
 		}
 		length := int(b[3]) | int(b[4])<<8
-		if len(b) < 5+length || b[0] == 0 || b[0] >= byte(kindEnd) {
+		if len(b) < 5+length || b[0] == 0 || b[0] >= byte(detect.KindCount) {
 			return 0, nil, false
 		}
-		i, added := v.add(Kind(b[0]), b[5:5+length])
+		i, added := v.add(detect.Kind(b[0]), b[5:5+length])
 		if !added {
 			return 0, nil, false
 		}
