@@ -7,7 +7,7 @@
 //     error.
 //   - Text is compared octet by octet; HCL normalises text first, which the upstream would not.
 //   - Types are known when the configuration loads: comparing text with a number is an error there, not false.
-//   - Nothing is null: what a request does not have is "".
+//   - Nothing is null: what a request does not have is "". coalesce evaluates no further than it needs.
 package expr
 
 import (
