@@ -36,8 +36,8 @@ admin {
 
 telemetry {
   log {
-    level  = "info"
-    format = "text"
+    level  = info
+    format = text
   }
 }
 

@@ -1,0 +1,186 @@
+// Command demo is what `make run` runs: it starts the sandbox provider, makes a demo account with a balance and a key
+// on the first run, says how to use them, and serves with the gateway until it is interrupted.
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/postern-gateway/postern/examples/sandbox/sandbox"
+)
+
+// demo is one run.
+type demo struct {
+	postern string // the gateway's binary
+	dir     string // the configuration's folder
+	listen  string
+	admin   string
+	sandbox string
+	balance string
+}
+
+func main() {
+	d := demo{}
+	flag.StringVar(&d.postern, "postern", "bin/postern", "the gateway's `binary`")
+	flag.StringVar(&d.dir, "dir", ".", "the `folder` with config.hcl")
+	flag.StringVar(&d.listen, "listen", "127.0.0.1:8443", "the `address` customers use")
+	flag.StringVar(&d.admin, "admin", "127.0.0.1:9901", "the `address` operators use")
+	flag.StringVar(&d.sandbox, "sandbox", "127.0.0.1:9902", "the `address` of the sandbox provider")
+	flag.StringVar(&d.balance, "balance", "10", "what the demo account starts with")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := d.run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		stop()
+		os.Exit(1) //nolint:gocritic // stop was called
+	}
+}
+
+func (d *demo) run(ctx context.Context) error {
+	provider, err := d.startSandbox()
+	if err != nil {
+		return err
+	}
+	defer provider()
+	env := filepath.Join(d.dir, "data", "demo.env")
+	if err := d.prepare(ctx, env); err != nil {
+		return err
+	}
+	fmt.Printf(`
+Postern serves on https://%[1]s, operators' API on http://%[2]s, the sandbox provider on http://%[3]s.
+Keys and addresses are in %[4]s. In another terminal:
+
+  . %[4]s
+  curl --cacert "$POSTERN_CA" "$POSTERN_URL/v1/chat/completions" \
+    -H "Authorization: Bearer $POSTERN_KEY" -H 'Content-Type: application/json' \
+    -d '{"model":"small","messages":[{"role":"user","content":"Hello from jane@example.com"}]}'
+
+Ctrl-C ends it.
+
+`, d.listen, d.admin, d.sandbox, env)
+	return d.serve(ctx)
+}
+
+func (d *demo) startSandbox() (stop func(), err error) {
+	listener, err := net.Listen("tcp", d.sandbox)
+	if err != nil {
+		return nil, fmt.Errorf("start the sandbox provider: %w", err)
+	}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	server := &http.Server{Handler: sandbox.Handler(sandbox.Config{}), ReadHeaderTimeout: 10 * time.Second, Protocols: protocols}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			fmt.Fprintln(os.Stderr, "demo: sandbox provider:", err)
+		}
+	}()
+	return func() {
+		_ = server.Close() // what still runs has no one to answer to
+		<-done
+	}, nil
+}
+
+// prepare writes demo.env, with an account and a key made on the first run.
+func (d *demo) prepare(ctx context.Context, env string) error {
+	key := ""
+	old, err := os.ReadFile(env)
+	switch {
+	case err == nil:
+		if m := regexp.MustCompile(`(?m)^POSTERN_KEY=(\S+)$`).FindSubmatch(old); m != nil {
+			key = string(m[1])
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("read what the last run left: %w", err)
+	}
+	if key == "" {
+		account, err := d.command(ctx, "account", "create", "demo")
+		if err != nil {
+			return err
+		}
+		if _, err := d.command(ctx, "ledger", "credit", account, d.balance, "-key", "demo-"+account); err != nil {
+			return err
+		}
+		if key, err = d.command(ctx, "account", "key", "create", account, "-name", "demo", "-scope", "models:call"); err != nil {
+			return err
+		}
+	}
+	ca, err := filepath.Abs(filepath.Join(d.dir, "data", "tls", "ca.pem"))
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf("POSTERN_URL=https://%s\nPOSTERN_KEY=%s\nPOSTERN_CA=%s\nPOSTERN_ADMIN=http://%s\n", d.listen, key, ca, d.admin)
+	if err := os.WriteFile(env, []byte(text), 0o600); err != nil {
+		return fmt.Errorf("write the demo's addresses: %w", err)
+	}
+	return nil
+}
+
+// command runs postern with arguments and returns the one word it prints.
+func (d *demo) command(ctx context.Context, arguments ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, d.postern, append(arguments, "-dir", d.dir)...)
+	cmd.Env = d.environment()
+	var out, problems bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &problems
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("postern %s: %w\n%s", strings.Join(arguments, " "), err, problems.String())
+	}
+	return strings.TrimSpace(out.String()), nil
+}
+
+func (d *demo) environment() []string {
+	return append(os.Environ(), "POSTERN_VAR_listen="+d.listen, "POSTERN_VAR_admin="+d.admin, "POSTERN_VAR_sandbox=http://"+d.sandbox)
+}
+
+// serve runs the gateway until ctx ends, then asks it to stop and waits. It has a process group of its own, so that
+// Ctrl-C in a terminal reaches it once, through here.
+func (d *demo) serve(ctx context.Context) error {
+	cmd := exec.Command(d.postern, "run", d.dir) //nolint:gosec // the binary is the caller's to name
+	cmd.Env = d.environment()
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start the gateway: %w", err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	select {
+	case err := <-done:
+		return ended(err)
+	case <-ctx.Done():
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop the gateway: %w", err)
+	}
+	select {
+	case err := <-done:
+		return ended(err)
+	case <-time.After(60 * time.Second):
+		_ = cmd.Process.Kill() // it had its time
+		return ended(<-done)
+	}
+}
+
+func ended(err error) error {
+	if err != nil {
+		return fmt.Errorf("the gateway ended: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,252 @@
+// Package admin is the operators' API: health, metrics, what is configured and how it fares, accounts, keys and the ledger.
+// Its main type is API, an http.Handler. It reads and acts; it never edits the configuration, whose truth is the files.
+package admin
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/postern-gateway/postern/gateway/account"
+	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/ledger"
+	"github.com/postern-gateway/postern/gateway/server"
+	"github.com/postern-gateway/postern/gateway/telemetry"
+)
+
+// maxBody bounds a request's body, in octets.
+const maxBody = 64 << 10
+
+// Config is what an API acts on.
+type Config struct {
+	Token   string          // every call but /health and /ready must bear it; required unless Mutual
+	Mutual  bool            // the listener asks for client certificates, which stand in for a token
+	Storage *server.Storage // accounts and ledger
+	Log     *slog.Logger
+
+	// Of a running gateway alone; without them the calls that need them answer 503.
+	Server  *server.Server
+	Metrics *telemetry.Metrics
+	Reload  func(ctx context.Context) error // loads the files again and applies them
+}
+
+// API is the operators' API. It is safe for concurrent use.
+type API struct {
+	config Config
+	token  [sha256.Size]byte
+	mux    *http.ServeMux
+}
+
+// New makes the API. An empty token is refused: nobody may operate a gateway without one.
+func New(c Config) (*API, error) {
+	if c.Token == "" && !c.Mutual {
+		return nil, errors.New("the admin API needs a token")
+	}
+	a := &API{config: c, token: sha256.Sum256([]byte(c.Token)), mux: http.NewServeMux()}
+	a.mux.HandleFunc("GET /health", a.health)
+	a.mux.HandleFunc("GET /ready", a.ready)
+	for pattern, call := range map[string]func(*http.Request) (any, error){
+		"GET /v1/status":    a.status,
+		"GET /v1/config":    a.configuration,
+		"GET /v1/plugins":   a.plugins,
+		"GET /v1/upstreams": a.upstreams,
+		"POST /v1/reload":   a.reload,
+
+		"GET /v1/accounts":                       a.accounts,
+		"POST /v1/accounts":                      a.createAccount,
+		"GET /v1/accounts/{account}":             a.account,
+		"POST /v1/accounts/{account}/disable":    a.disableAccount,
+		"GET /v1/accounts/{account}/keys":        a.keys,
+		"POST /v1/accounts/{account}/keys":       a.createKey,
+		"DELETE /v1/accounts/{account}/keys/{k}": a.revokeKey,
+		"GET /v1/accounts/{account}/balance":     a.balance,
+		"POST /v1/accounts/{account}/credits":    a.credit,
+		"GET /v1/accounts/{account}/entries":     a.entries,
+		"GET /v1/ledger":                         a.balances,
+		"GET /v1/ledger/verify":                  a.verify,
+	} {
+		a.mux.Handle(pattern, a.guard(answer(c.Log, call)))
+	}
+	if c.Metrics != nil {
+		a.mux.Handle("GET /metrics", a.guard(c.Metrics.Handler()))
+	}
+	return a, nil
+}
+
+// ServeHTTP answers one call.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	a.mux.ServeHTTP(w, r)
+}
+
+// guard lets through who bears the token. Browsers are kept out: a page elsewhere must not reach a loopback port with a
+// person's help (DNS rebinding), and no browser has business here.
+func (a *API) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Origin") != "" || strings.HasPrefix(r.Header.Get("Sec-Fetch-Site"), "cross") {
+			problem(w, http.StatusForbidden, "browser", "The admin API is not for browsers.")
+			return
+		}
+		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		presented := sha256.Sum256([]byte(token))
+		if a.config.Token != "" && (!ok || subtle.ConstantTimeCompare(presented[:], a.token[:]) != 1) {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="postern"`)
+			problem(w, http.StatusUnauthorized, "unauthorized", "The admin API needs its token.")
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// health: the process answers.
+func (a *API) health(w http.ResponseWriter, _ *http.Request) {
+	write(w, http.StatusOK, map[string]string{"status": "ok"})
+}
+
+// ready: it serves, and paid calls can be recorded.
+func (a *API) ready(w http.ResponseWriter, r *http.Request) {
+	if a.config.Server == nil {
+		write(w, http.StatusServiceUnavailable, map[string]string{"status": "not serving"})
+		return
+	}
+	if err := a.config.Server.Ready(r.Context()); err != nil {
+		a.config.Log.WarnContext(r.Context(), "not ready", "error", err)
+		write(w, http.StatusServiceUnavailable, map[string]string{"status": "not ready"})
+		return
+	}
+	write(w, http.StatusOK, map[string]string{"status": "ready"})
+}
+
+// refusal is an error the caller is told about.
+type refusal struct {
+	status int
+	code   string
+	detail string
+}
+
+func (r *refusal) Error() string { return r.detail }
+
+func refuse(status int, code, format string, args ...any) error {
+	return &refusal{status: status, code: code, detail: fmt.Sprintf(format, args...)}
+}
+
+// answer makes a handler of a call: its result is written as JSON, its error as a problem. What is not a mistake of the
+// caller's is logged and not told.
+func answer(log *slog.Logger, call func(*http.Request) (any, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		result, err := call(r)
+		var no *refusal
+		switch {
+		case err == nil:
+			write(w, http.StatusOK, result)
+		case errors.As(err, &no):
+			problem(w, no.status, no.code, no.detail)
+		case errors.Is(err, account.ErrNotFound), errors.Is(err, ledger.ErrAccount):
+			problem(w, http.StatusNotFound, "not_found", "There is no such account or key.")
+		case errors.Is(err, ledger.ErrInvalid), errors.Is(err, account.ErrInvalid), errors.Is(err, exchange.ErrAmount):
+			problem(w, http.StatusBadRequest, "invalid", err.Error())
+		case errors.Is(err, ledger.ErrKey):
+			problem(w, http.StatusConflict, "key_used", "The key was used for another movement.")
+		case errors.Is(err, ledger.ErrUnavailable):
+			w.Header().Set("Retry-After", "5")
+			problem(w, http.StatusServiceUnavailable, "unavailable", "The ledger can not record anything now.")
+		default:
+			log.ErrorContext(r.Context(), "admin call failed", "path", r.URL.Path, "error", err)
+			problem(w, http.StatusInternalServerError, "internal", "The call failed; the log says why.")
+		}
+	})
+}
+
+func write(w http.ResponseWriter, status int, v any) {
+	body, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		problem(w, http.StatusInternalServerError, "internal", "The answer can not be written.")
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n')) // the client may have gone; there is nobody else to tell
+}
+
+// Problem is an answer that says what went wrong (RFC 9457).
+type Problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail,omitempty"`
+	Code   string `json:"code"`
+}
+
+func problem(w http.ResponseWriter, status int, code, detail string) {
+	body, _ := json.Marshal(Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail, Code: code})
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n'))
+}
+
+// read takes a call's JSON body strictly: an unknown or repeated thing is a mistake worth telling.
+func read(r *http.Request, into any) error {
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return refuse(http.StatusBadRequest, "invalid", "The body can not be read: %s.", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return refuse(http.StatusBadRequest, "invalid", "The body goes on after its end.")
+	}
+	return nil
+}
+
+func (a *API) running() error {
+	if a.config.Server == nil {
+		return refuse(http.StatusServiceUnavailable, "not_running", "The gateway is not running.")
+	}
+	return nil
+}
+
+func (a *API) status(*http.Request) (any, error) {
+	if err := a.running(); err != nil {
+		return nil, err
+	}
+	return a.config.Server.Status(), nil
+}
+
+func (a *API) plugins(*http.Request) (any, error) {
+	if err := a.running(); err != nil {
+		return nil, err
+	}
+	return a.config.Server.Plugins(), nil
+}
+
+func (a *API) upstreams(*http.Request) (any, error) {
+	if err := a.running(); err != nil {
+		return nil, err
+	}
+	return a.config.Server.Upstreams(), nil
+}
+
+func (a *API) configuration(*http.Request) (any, error) {
+	if err := a.running(); err != nil {
+		return nil, err
+	}
+	return describe(a.config.Server.Config()), nil
+}
+
+func (a *API) reload(r *http.Request) (any, error) {
+	if err := a.running(); err != nil {
+		return nil, err
+	}
+	if err := a.config.Reload(r.Context()); err != nil {
+		return nil, refuse(http.StatusUnprocessableEntity, "refused", "%s", err)
+	}
+	return a.config.Server.Status(), nil
+}

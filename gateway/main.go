@@ -1,0 +1,113 @@
+// Command postern is a lean edge gateway for APIs and AI models. Each subcommand is a file of its own here; builtin.go
+// lists what is compiled in; DESIGN.md tells a request's life.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// commands is the command line.
+type commands struct {
+	Run      runCommand      `cmd:"" help:"Serve what a folder's configuration says, until interrupted."`
+	Reload   reloadCommand   `cmd:"" help:"Have the running gateway load its files again."`
+	Validate validateCommand `cmd:"" help:"Say everything that is wrong with a configuration."`
+	Fmt      fmtCommand      `cmd:"" help:"Write configuration files in the canonical style."`
+	Plan     planCommand     `cmd:"" help:"Show what a run would open and do."`
+	Explain  explainCommand  `cmd:"" help:"Show a request's way: its route, its stages and what each sees."`
+	Test     testCommand     `cmd:"" help:"Run the tests in policies/*_test.hcl."`
+	Account  accountCommand  `cmd:"" help:"Accounts and their API keys."`
+	Ledger   ledgerCommand   `cmd:"" help:"Credits, balances, entries, and their proof."`
+	Version  versionCommand  `cmd:"" help:"Print the version."`
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	app := &App{Context: ctx, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environment: os.LookupEnv}
+	code := app.Main(os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// exit is how the command line's parser ends a command early, for help.
+type exit int
+
+// Main runs one command and returns the process's exit code: 0, 1 when it failed, 2 when it was not understood.
+func (a *App) Main(arguments []string) (code int) {
+	defer func() {
+		if r := recover(); r != nil {
+			early, ok := r.(exit)
+			if !ok {
+				panic(r)
+			}
+			code = int(early)
+		}
+	}()
+	parser, err := kong.New(&commands{},
+		kong.Name("postern"),
+		kong.Description("A lean edge gateway for APIs and AI models."),
+		kong.Writers(a.Stdout, a.Stderr),
+		kong.Exit(func(code int) { panic(exit(code)) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.Bind(a),
+	)
+	if err != nil {
+		return a.fail(err)
+	}
+	command, err := parser.Parse(doubleDashes(arguments))
+	if err != nil {
+		fmt.Fprintf(a.Stderr, "postern: %s\nTry: postern --help\n", err)
+		return 2
+	}
+	return a.fail(command.Run())
+}
+
+func (a *App) fail(err error) int {
+	if err == nil {
+		return 0
+	}
+	if !errors.Is(err, errTold) {
+		fmt.Fprintf(a.Stderr, "postern: %s\n", err)
+	}
+	return 1
+}
+
+// doubleDashes lets flags be written with one dash, as Go's and Terraform's commands have them.
+func doubleDashes(arguments []string) []string {
+	out := make([]string, 0, len(arguments))
+	for i, a := range arguments {
+		if a == "--" {
+			return append(out, arguments[i:]...)
+		}
+		if len(a) > 2 && a[0] == '-' && a[1] != '-' && (a[1] < '0' || a[1] > '9') && a[1] != '.' {
+			a = "-" + a
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// version is the module's version where the binary was installed from one, else the development version.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && strings.HasPrefix(info.Main.Version, "v") && !strings.Contains(info.Main.Version, "+dirty") && !strings.HasPrefix(info.Main.Version, "v0.0.0-") {
+		return strings.TrimPrefix(info.Main.Version, "v")
+	}
+	return "0.1.0"
+}
+
+type versionCommand struct{}
+
+// Run prints the version.
+func (*versionCommand) Run(a *App) error {
+	_, err := io.WriteString(a.Stdout, "postern "+version()+"\n")
+	return err
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/postern-gateway/postern/gateway/admin"
+	"github.com/postern-gateway/postern/gateway/certificate"
+	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/server"
+	"github.com/postern-gateway/postern/gateway/telemetry"
+)
+
+type runCommand struct {
+	Dir string            `arg:"" optional:"" default:"." help:"Folder with config.hcl." type:"existingdir"`
+	Var map[string]string `help:"Value of a variable block." placeholder:"NAME=VALUE"`
+}
+
+// stopTime bounds a graceful stop; each listener's own drain time applies within it.
+const stopTime = 5 * time.Minute
+
+// Run serves until the context ends, then stops gracefully. SIGHUP loads the files again.
+func (c *runCommand) Run(a *App) (err error) {
+	load := func() (*config.Config, error) {
+		return a.Load(c.Dir, config.Options{Variables: c.Var, Secrets: true, Modules: true})
+	}
+	cfg, err := load()
+	if err != nil {
+		return err
+	}
+	t, err := telemetry.New(a.Context, telemetry.Config{
+		Node: cfg.Gateway.Name, Version: version(), Output: a.Stderr, LogLevel: cfg.Telemetry.LogLevel, LogFormat: cfg.Telemetry.LogFormat,
+		TraceEndpoint: cfg.Telemetry.TraceEndpoint, TraceRatio: cfg.Telemetry.TraceRatio,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		err = errors.Join(err, t.Close(ctx))
+	}()
+	s, err := server.New(a.Context, server.Config{Backends: backends(), Formats: formats(), ABIs: abis(), Telemetry: t}, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+		defer cancel()
+		err = errors.Join(err, s.Shutdown(ctx))
+	}()
+	reload := func(ctx context.Context) error {
+		next, err := load()
+		if err != nil {
+			err = errors.New("the files have errors; validate shows them")
+			t.Metrics.Reload(false)
+			s.Refused(ctx, err)
+			return err
+		}
+		return s.Apply(ctx, next)
+	}
+	if cfg.Admin != nil {
+		stop, err := serveAdmin(cfg, s, t, reload)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case <-hangup:
+			_ = reload(a.Context) // refusals are logged, counted and shown by the admin API
+		case <-a.Context.Done():
+			return nil
+		}
+	}
+}
+
+// serveAdmin opens the operators' listener.
+func serveAdmin(cfg *config.Config, s *server.Server, t *telemetry.Telemetry, reload func(context.Context) error) (stop func(), err error) {
+	token, err := server.AdminToken(cfg)
+	if err != nil {
+		return nil, err
+	}
+	c := admin.Config{Token: token, Mutual: cfg.Admin.ClientCA != "", Storage: s.Storage(), Log: t.Log, Server: s, Reload: reload}
+	if cfg.Telemetry.Metrics {
+		c.Metrics = t.Metrics
+	}
+	api, err := admin.New(c)
+	if err != nil {
+		return nil, err
+	}
+	var lc net.ListenConfig
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	l, err := lc.Listen(ctx, "tcp", cfg.Admin.Address)
+	if err != nil {
+		return nil, fmt.Errorf("open the admin listener: %w", err)
+	}
+	srv := &http.Server{Handler: api, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	if cfg.Admin.ClientCA != "" {
+		if srv.TLSConfig, err = adminTLS(cfg, t.Log); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var err error
+		if srv.TLSConfig != nil {
+			err = srv.ServeTLS(l, "", "")
+		} else {
+			err = srv.Serve(l)
+		}
+		if !errors.Is(err, http.ErrServerClosed) {
+			t.Log.Error("admin listener ended", "error", err)
+		}
+	}()
+	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if srv.Shutdown(ctx) != nil {
+			_ = srv.Close() // its time is over
+		}
+		<-done
+	}, nil
+}
+
+// adminTLS is the admin listener's TLS: a certificate of the development CA for its host, for clients that have one of
+// client_ca's.
+func adminTLS(cfg *config.Config, log *slog.Logger) (*tls.Config, error) {
+	names := []string{"localhost"}
+	if host, _, err := net.SplitHostPort(cfg.Admin.Address); err == nil && host != "" {
+		names = append(names, host)
+	}
+	store, err := certificate.Load(certificate.Config{
+		Listener: "admin", SelfSigned: names, ClientCA: cfg.Admin.ClientCA, Protocols: []exchange.Protocol{exchange.HTTP1},
+		Authority: certificate.NewAuthority(cfg.State.Dir), Log: log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("admin listener: %w", err)
+	}
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return store.TCP(), nil },
+	}, nil
+}

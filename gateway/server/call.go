@@ -1,0 +1,187 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/policy"
+	"github.com/postern-gateway/postern/gateway/provider"
+	"github.com/postern-gateway/postern/gateway/proxy"
+	"github.com/postern-gateway/postern/gateway/route"
+	"github.com/postern-gateway/postern/gateway/upstream"
+)
+
+// way is one exchange on its way through one route. It fills in what proxy asks of the chain and of the ledger.
+type way struct {
+	server    *Server
+	snapshot  *snapshot
+	route     *served
+	run       *policy.Run
+	x         *exchange.Exchange
+	params    *route.Params
+	model     *config.Model // the public model of a model call
+	accounted bool
+}
+
+// readCall finds out what a model call asks for: which public model, what it can use at most, which targets can serve it.
+func (w *way) readCall(ctx context.Context) *exchange.Problem {
+	r, x := w.route, w.x
+	if !r.operation.Billed {
+		x.Call = exchange.Call{Format: r.format.Name(), Operation: r.operation.Name}
+		return nil
+	}
+	body, problem := w.run.Whole(ctx)
+	if problem != nil {
+		return problem
+	}
+	call, problem := r.format.Read(r.operation, x.Request.Header, body, 0)
+	if problem != nil {
+		return problem
+	}
+	w.model = r.model(call.Model)
+	if w.model == nil {
+		return unknownModel(call.Model)
+	}
+	if call, problem = r.format.Read(r.operation, x.Request.Header, body, w.model.MaxOutput); problem != nil {
+		return problem
+	}
+	call.Price = priceAt(w.model, x.Start)
+	for _, t := range w.model.Targets {
+		if t.When != nil {
+			holds, err := t.When.Bool(x)
+			if err != nil || !holds {
+				continue
+			}
+		}
+		call.Targets = append(call.Targets, exchange.Target{
+			Upstream: t.Upstream.Name, Model: t.Model, Weight: t.Weight, Healthy: w.snapshot.upstreams[t.Upstream.Name].Usable(),
+		})
+	}
+	x.Call = call
+	if len(call.Targets) == 0 {
+		return &exchange.Problem{Status: 503, Code: "no_target", Title: "Nothing serves this model for this request."}
+	}
+	return nil
+}
+
+func unknownModel(name string) *exchange.Problem {
+	return &exchange.Problem{Status: 404, Code: "model_not_found", Title: "There is no such model.", Param: "model",
+		Detail: "The model " + quote(name) + " does not exist or is not served here."}
+}
+
+// quote shows what a caller sent back to it, bounded.
+func quote(s string) string {
+	if len(s) > 100 {
+		s = s[:100] + "..."
+	}
+	return "\"" + s + "\""
+}
+
+// list answers what models there are, from the configuration.
+func (w *way) list(ctx context.Context) *exchange.Problem {
+	x := w.x
+	name := ""
+	if names := w.route.Pattern.Names(); len(names) > 0 {
+		name = w.params.Get(names[len(names)-1])
+	}
+	infos := make([]provider.ModelInfo, 0, len(w.route.Models))
+	for _, m := range w.route.Models {
+		info := provider.ModelInfo{Name: m.Name, Summary: m.Summary}
+		if p := priceAt(m, x.Start); p != nil && !p.Effective.IsZero() {
+			info.Created = p.Effective.Unix()
+		}
+		infos = append(infos, info)
+	}
+	contentType, body, found := w.route.format.Models(infos, name)
+	if !found {
+		return unknownModel(name)
+	}
+	send(ctx, x, 200, exchange.Header{{Name: "content-type", Value: contentType}, {Name: "postern-exchange", Value: x.ID}}, body)
+	return nil
+}
+
+// model finds a public model of the route by name.
+func (r *served) model(name string) *config.Model {
+	i := slices.IndexFunc(r.Models, func(m *config.Model) bool { return m.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return r.Models[i]
+}
+
+// forward takes the exchange to where its route leads.
+func (w *way) forward(ctx context.Context) *exchange.Problem {
+	r, x := w.route, w.x
+	hop := &proxy.Hop{Stages: w, Journal: w}
+	switch {
+	case r.Respond != nil:
+		return w.respond(ctx)
+	case r.format != nil && !r.operation.Billed:
+		return w.list(ctx)
+	case r.format != nil:
+		body, problem := w.run.Whole(ctx) // as the request stages left it
+		if problem != nil {
+			return problem
+		}
+		hop.Model = &proxy.Model{
+			Format: r.format, Operation: r.operation, Body: body, OnDisconnect: r.OnDisconnect,
+			Resolve: func(name string) (*upstream.Upstream, bool) {
+				u, ok := w.snapshot.upstreams[name]
+				return u, ok
+			},
+		}
+	default:
+		hop.Upstream = w.snapshot.upstreams[r.Upstream.Name]
+	}
+	err := w.server.forwarder.Forward(ctx, x, hop)
+	if err == nil {
+		return nil
+	}
+	var problem *exchange.Problem
+	if errors.As(err, &problem) {
+		return problem
+	}
+	code := "reply_cut"
+	if errors.Is(err, exchange.ErrClientGone) {
+		code = "client_gone"
+	}
+	x.Problem = &exchange.Problem{Status: x.Response.Status, Code: code, Title: "The reply was broken off."}
+	x.Response.Started = true // broken off: there is nobody to answer, or nothing that would be believed
+	return nil
+}
+
+// Response runs the response stages on the head.
+func (w *way) Response(ctx context.Context, _ *exchange.Exchange) (proxy.Filter, error) {
+	w.x.Response.Header.Set("postern-exchange", w.x.ID)
+	filter, problem := w.run.Response(ctx)
+	switch {
+	case problem != nil:
+		return nil, problem
+	case filter != nil:
+		return filter, nil
+	}
+	return nil, nil
+}
+
+// respond gives the route's fixed answer, by the response stages.
+func (w *way) respond(ctx context.Context) *exchange.Problem {
+	x, fixed := w.x, w.route.Respond
+	x.Response = exchange.Response{Status: fixed.Status, Header: fixed.Headers.Clone(), Length: int64(len(fixed.Body))}
+	x.Response.Header.Set("postern-exchange", x.ID)
+	filter, problem := w.run.Response(ctx)
+	if problem != nil {
+		return problem
+	}
+	body := []byte(fixed.Body)
+	if filter != nil {
+		var err error
+		if body, err = filter.Filter(ctx, nil, body, true); err != nil {
+			return problemOf(err)
+		}
+	}
+	send(ctx, x, x.Response.Status, x.Response.Header, body)
+	return nil
+}

@@ -1,0 +1,372 @@
+// Package server is the composition root: the one place that knows all below. Its main type is Server, which turns a
+// configuration into a snapshot, swaps it in, and drains the one before. A newcomer reads serve.go first.
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/postern-gateway/postern/gateway/account"
+	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/ledger"
+	"github.com/postern-gateway/postern/gateway/listener"
+	"github.com/postern-gateway/postern/gateway/plugin"
+	"github.com/postern-gateway/postern/gateway/provider"
+	"github.com/postern-gateway/postern/gateway/proxy"
+	"github.com/postern-gateway/postern/gateway/state"
+	"github.com/postern-gateway/postern/gateway/telemetry"
+	"github.com/postern-gateway/postern/gateway/upstream"
+)
+
+// Config is what a Server is made of besides its configuration: what is compiled in, and where it speaks.
+type Config struct {
+	Backends  []state.Backend
+	Formats   []provider.Format
+	ABIs      []plugin.ABI
+	Telemetry *telemetry.Telemetry // closed by whoever made it
+}
+
+// Server is a running gateway.
+type Server struct {
+	config    Config
+	telemetry *telemetry.Telemetry
+	storage   *Storage
+	ledger    *ledger.Ledger
+	host      *plugin.Host
+	listeners *listener.Set
+	forwarder *proxy.Forwarder
+	accessLog atomic.Bool
+	boot      string
+	sequence  atomic.Uint64
+	current   atomic.Pointer[snapshot]
+
+	mu       sync.Mutex // one Apply or Shutdown at a time
+	lastErr  atomic.Pointer[ReloadError]
+	draining sync.WaitGroup // snapshots on their way out
+	drained  chan struct{}  // closed when the last of them is closed; they go in the order in which they came
+	stopped  bool
+}
+
+// ReloadError is why the last configuration offered was refused.
+type ReloadError struct {
+	Time  time.Time `json:"time"`
+	Error string    `json:"error"`
+}
+
+// drainTime bounds how long a snapshot's exchanges may go on after its successor took over.
+const drainTime = 10 * time.Minute
+
+// New opens what cfg asks for and serves: the store, the ledger, the plugins, the upstreams, and last the sockets.
+func New(ctx context.Context, c Config, cfg *config.Config) (_ *Server, err error) {
+	s := &Server{config: c, telemetry: c.Telemetry}
+	var undo []func(context.Context) error
+	defer func() {
+		if err != nil {
+			for i := len(undo) - 1; i >= 0; i-- {
+				err = errors.Join(err, undo[i](context.WithoutCancel(ctx)))
+			}
+		}
+	}()
+	if s.storage, err = OpenStorage(ctx, c.Backends, cfg, c.Telemetry.Log); err != nil {
+		return nil, err
+	}
+	undo = append(undo, func(context.Context) error { return s.storage.Close() })
+	s.ledger = s.storage.Ledger
+	cache := ""
+	if cfg.State.Dir != "" {
+		cache = filepath.Join(cfg.State.Dir, "cache")
+	}
+	s.host, err = plugin.NewHost(plugin.Config{
+		Log: c.Telemetry.Log, CacheDir: cache, ABIs: c.ABIs,
+		Services: plugin.Services{Accounts: accounts{s.storage.Accounts}, Ledger: money{s.ledger}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, s.host.Close)
+	s.boot = cfg.Gateway.Name + "-" + strconv.FormatInt(time.Now().UnixMilli(), 36) + "-"
+	s.forwarder = proxy.New(proxy.Config{Log: c.Telemetry.Log})
+	first, err := s.build(ctx, cfg, nil)
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, func(ctx context.Context) error { return first.close(ctx, nil) })
+	s.accessLog.Store(cfg.Telemetry.AccessLog)
+	s.current.Store(first)
+	s.listeners = listener.New(listener.Config{Log: c.Telemetry.Log, Handler: s.Serve, NewID: s.newID, Dir: cfg.State.Dir})
+	if err := s.listeners.Apply(ctx, cfg.Listeners); err != nil {
+		return nil, errors.Join(err, s.listeners.Shutdown(ctx))
+	}
+	s.telemetry.Metrics.Reload(true)
+	s.telemetry.Log.InfoContext(ctx, "serving", "node", cfg.Gateway.Name, "config", cfg.Digest[:12], "listeners", s.addresses(), "recovered_calls", s.ledger.Recovered().Intents)
+	return s, nil
+}
+
+// newID mints an exchange's id: node, boot, sequence.
+func (s *Server) newID() string { return s.boot + strconv.FormatUint(s.sequence.Add(1), 36) }
+
+func (s *Server) addresses() []string {
+	var list []string
+	for name, a := range s.listeners.Addresses() {
+		list = append(list, name+"="+a.String())
+	}
+	return list
+}
+
+// Apply makes cfg the configuration in force: what is new is built beside what serves, the sockets are reconciled, then
+// new exchanges go the new way and those under way finish theirs. On an error nothing has changed.
+func (s *Server) Apply(ctx context.Context, cfg *config.Config) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.apply(ctx, cfg)
+	s.telemetry.Metrics.Reload(err == nil)
+	if err != nil {
+		s.Refused(ctx, err)
+		return err
+	}
+	s.lastErr.Store(nil)
+	s.telemetry.Log.InfoContext(ctx, "configuration applied", "config", cfg.Digest[:12], "listeners", s.addresses())
+	return nil
+}
+
+// Refused notes that a configuration was not applied; the one before goes on serving.
+func (s *Server) Refused(ctx context.Context, err error) {
+	s.lastErr.Store(&ReloadError{Time: time.Now(), Error: err.Error()})
+	s.telemetry.Log.ErrorContext(ctx, "configuration refused, the one before goes on serving", "error", err)
+}
+
+func (s *Server) apply(ctx context.Context, cfg *config.Config) error {
+	if s.stopped {
+		return errors.New("the server is stopping")
+	}
+	old := s.current.Load()
+	if err := fixed(old.config, cfg); err != nil {
+		return err
+	}
+	next, err := s.build(ctx, cfg, old)
+	if err != nil {
+		return err
+	}
+	// A listener that is new must find its routes, one that goes may not lose them: while the sockets are reconciled, both
+	// are there.
+	if err := s.listeners.Apply(ctx, cfg.Listeners); err != nil {
+		return errors.Join(err, next.close(ctx, old))
+	}
+	if err := s.telemetry.SetLevel(cfg.Telemetry.LogLevel); err != nil {
+		s.telemetry.Log.WarnContext(ctx, "log level not changed", "error", err)
+	}
+	s.accessLog.Store(cfg.Telemetry.AccessLog)
+	s.current.Store(next)
+	old.retire()
+	before, done := s.drained, make(chan struct{})
+	s.drained = done
+	s.draining.Go(func() {
+		defer close(done)
+		s.drain(old, next, before)
+	})
+	return nil
+}
+
+// fixed finds changes that a running gateway can not take.
+func fixed(old, next *config.Config) error {
+	switch {
+	case old.State.Backend != next.State.Backend || !old.State.Arguments.RawEquals(next.State.Arguments):
+		return fmt.Errorf("%s: the state block can not change while the gateway runs: restart it", next.State.Range)
+	case old.Ledger.Currency != next.Ledger.Currency || old.Ledger.HoldTTL != next.Ledger.HoldTTL || old.Ledger.Retain != next.Ledger.Retain:
+		return fmt.Errorf("%s: the ledger block can not change while the gateway runs: restart it", next.Ledger.Range)
+	case !reflect.DeepEqual(adminOf(old), adminOf(next)):
+		return errors.New("the admin block can not change while the gateway runs: restart it")
+	case old.Gateway.Name != next.Gateway.Name:
+		return fmt.Errorf("%s: the gateway's name can not change while it runs: restart it", next.Gateway.Range)
+	}
+	return nil
+}
+
+func adminOf(c *config.Config) config.Admin {
+	if c.Admin == nil {
+		return config.Admin{}
+	}
+	return config.Admin{Address: c.Admin.Address, Token: c.Admin.Token, ClientCA: c.Admin.ClientCA}
+}
+
+// drain closes a snapshot when its last exchange is over and every snapshot before it is closed, whose exchanges may use
+// upstreams that this one carried on. What next carries on stays open.
+func (s *Server) drain(old, next *snapshot, before <-chan struct{}) {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	select {
+	case <-old.idle:
+	case <-ctx.Done():
+		s.telemetry.Log.Warn("exchanges of an earlier configuration go on beyond the time for draining", "config", old.config.Digest[:12])
+		<-old.idle
+	}
+	if before != nil {
+		<-before
+	}
+	ctx, cancel = context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := old.close(ctx, next); err != nil {
+		s.telemetry.Log.Warn("close an earlier configuration", "error", err)
+	}
+}
+
+func (s *Server) acquire() *snapshot {
+	for {
+		if snap := s.current.Load(); snap.use() {
+			return snap
+		}
+	}
+}
+
+// Shutdown stops accepting, lets exchanges under way finish until ctx ends, then breaks them off, and closes everything.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return nil
+	}
+	s.stopped = true
+	s.telemetry.Log.InfoContext(ctx, "stopping")
+	problems := s.listeners.Shutdown(ctx)
+	// From here on no exchange runs; what follows is quick and gets its own time, or money could be left unsettled.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	last := s.current.Load()
+	last.retire()
+	<-last.idle
+	s.draining.Wait()
+	return errors.Join(problems, last.close(ctx, nil), s.host.Close(ctx), s.storage.Close())
+}
+
+// Ready reports why paid calls can not be served now; nil when they can.
+func (s *Server) Ready(ctx context.Context) error { return s.ledger.Ready(ctx) }
+
+// Addresses are the bound addresses by listener name.
+func (s *Server) Addresses() map[string]netip.AddrPort { return s.listeners.Addresses() }
+
+// Storage is the state, ledger and accounts.
+func (s *Server) Storage() *Storage { return s.storage }
+
+// Status is what operators see of the configuration in force.
+type Status struct {
+	Node      string            `json:"node"`
+	Config    string            `json:"config"` // digest
+	Dir       string            `json:"dir"`
+	Loaded    time.Time         `json:"loaded"`
+	Listeners map[string]string `json:"listeners"` // bound addresses
+	Refused   *ReloadError      `json:"refused,omitempty"`
+}
+
+// Status tells which configuration is in force.
+func (s *Server) Status() Status {
+	snap := s.current.Load()
+	st := Status{Node: snap.config.Gateway.Name, Config: snap.config.Digest, Dir: snap.config.Dir, Loaded: snap.loaded, Listeners: map[string]string{}, Refused: s.lastErr.Load()}
+	for name, a := range s.listeners.Addresses() {
+		st.Listeners[name] = a.String()
+	}
+	return st
+}
+
+// Config is the configuration in force.
+func (s *Server) Config() *config.Config { return s.current.Load().config }
+
+// Plugins tells of every plugin in use.
+func (s *Server) Plugins() []plugin.Status { return s.host.Status() }
+
+// Upstreams tells of every upstream's endpoints.
+func (s *Server) Upstreams() map[string][]upstream.EndpointStatus {
+	all := map[string][]upstream.EndpointStatus{}
+	for name, u := range s.current.Load().upstreams {
+		all[name] = u.Status()
+	}
+	return all
+}
+
+// Storage is what outlives a run: the store, and the ledger and accounts in it.
+type Storage struct {
+	Store    state.Store
+	Ledger   *ledger.Ledger
+	Accounts *account.Directory
+}
+
+// OpenStorage opens the store that cfg names. It gives state.ErrLocked when a running gateway has it.
+func OpenStorage(ctx context.Context, backends []state.Backend, cfg *config.Config, log *slog.Logger) (_ *Storage, err error) {
+	for _, b := range backends {
+		if b.Name != cfg.State.Backend {
+			continue
+		}
+		st := &Storage{}
+		if st.Store, err = b.Open(ctx, cfg.Dir, cfg.State.Arguments, log); err != nil {
+			return nil, fmt.Errorf("open state: %w", err)
+		}
+		st.Ledger, err = ledger.Open(ctx, ledger.Config{
+			Store: st.Store, Log: log, Currency: cfg.Ledger.Currency, HoldTTL: cfg.Ledger.HoldTTL, Retain: cfg.Ledger.Retain, Node: cfg.Gateway.Name,
+		})
+		if err != nil {
+			return nil, errors.Join(err, st.Store.Close())
+		}
+		if st.Accounts, err = account.Open(ctx, account.Config{Store: st.Store, Log: log}); err != nil {
+			return nil, errors.Join(err, st.Ledger.Close(), st.Store.Close())
+		}
+		return st, nil
+	}
+	return nil, fmt.Errorf("%s: there is no state backend %q", cfg.State.Range, cfg.State.Backend)
+}
+
+// Close closes accounts, ledger and store, in this order.
+func (s *Storage) Close() error {
+	return errors.Join(s.Accounts.Close(), s.Ledger.Close(), s.Store.Close())
+}
+
+// AdminToken is the operators' bearer token: the admin block's, or one that is made at the first need and kept in the
+// data directory, readable by its owner alone. It is empty where client certificates stand in for it.
+func AdminToken(cfg *config.Config) (string, error) {
+	if cfg.Admin == nil {
+		return "", errors.New("the configuration has no admin block")
+	}
+	if cfg.Admin.Token != "" || cfg.Admin.ClientCA != "" {
+		return cfg.Admin.Token, nil
+	}
+	if cfg.State.Dir == "" {
+		return "", fmt.Errorf("%s: the admin block needs a token, since the state backend %q has no folder to keep one in", cfg.Admin.Range, cfg.State.Backend)
+	}
+	path := filepath.Join(cfg.State.Dir, "admin.token")
+	old, err := os.ReadFile(path)
+	switch {
+	case err == nil && len(old) >= 32:
+		return string(old), nil
+	case err == nil:
+		return "", fmt.Errorf("%s holds no token: remove it and one is made", path)
+	case !errors.Is(err, os.ErrNotExist):
+		return "", fmt.Errorf("read the admin token: %w", err)
+	}
+	raw := make([]byte, 32)
+	if _, err := rand.Read(raw); err != nil {
+		return "", err
+	}
+	token := hex.EncodeToString(raw)
+	if err := os.MkdirAll(cfg.State.Dir, 0o700); err != nil {
+		return "", fmt.Errorf("keep the admin token: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return "", fmt.Errorf("keep the admin token: %w", err)
+	}
+	_, err = f.WriteString(token)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return "", fmt.Errorf("keep the admin token: %w", err)
+	}
+	return token, nil
+}
