@@ -71,7 +71,7 @@ func (c *compiler) fold(e hcl.Expression) *node {
 		}
 	}
 	c.diags = append(c.diags, diags...)
-	if diags.HasErrors() || c.diags.HasErrors() {
+	if diags.HasErrors() {
 		return nil
 	}
 	if bare, _ := v.Unmark(); bare.Type() == cty.Number && bare.IsKnown() && !bare.IsNull() && bare.AsBigFloat().IsInf() {
@@ -88,6 +88,8 @@ func (c *compiler) node(e hcl.Expression) *node {
 	switch e := e.(type) {
 	case *hclsyntax.ParenthesesExpr:
 		return c.node(e.Expression)
+	case *hclsyntax.ObjectConsKeyExpr:
+		return c.node(e.Wrapped)
 	case *hclsyntax.TemplateWrapExpr:
 		return c.node(e.Wrapped)
 	case *hclsyntax.TemplateExpr:

@@ -236,15 +236,12 @@ func (c *compiler) has(e *hclsyntax.FunctionCallExpr) *node {
 	if g == nil {
 		return c.failf(e.Args[0].Range(), "Wrong type", "has looks in request.headers, response.headers or attribute.")
 	}
-	key := c.convert(c.node(e.Args[1]), cty.String)
-	if key == nil {
-		return nil
+	before := len(c.diags)
+	name, ok := c.constantText(c.node(e.Args[1]), "The name")
+	if !ok && len(c.diags) == before {
+		return later(e.Range())
 	}
-	name, err := key.text(nil)
-	if !key.isConstant() || err != nil {
-		return c.failf(e.Args[1].Range(), "Name not constant", "The name is text that is known when the configuration loads.")
-	}
-	if c.attribute(e.Args[0].Range(), g.member(name)) == nil {
+	if c.attribute(e.Args[0].Range(), g.member(name)) == nil || !ok {
 		return nil
 	}
 	find := g.find(name)
@@ -272,10 +269,11 @@ func later(at hcl.Range) *node {
 }
 
 func (c *compiler) matches(at hcl.Range, args []*node) *node {
+	before := len(c.diags)
 	in := c.convert(args[0], cty.String)
 	pattern, ok := c.constantText(args[1], "The pattern")
 	switch {
-	case in == nil || c.diags.HasErrors():
+	case in == nil || len(c.diags) > before:
 		return nil
 	case !ok:
 		return later(at)
@@ -297,7 +295,7 @@ func patternReason(err error) string {
 }
 
 func (c *compiler) cidrContains(at hcl.Range, args []*node) *node {
-	in := []*node{args[0]}
+	in, before := []*node{args[0]}, len(c.diags)
 	if args[0].list != nil {
 		in = args[0].list.items
 		if args[0].list.items == nil {
@@ -321,7 +319,7 @@ func (c *compiler) cidrContains(at hcl.Range, args []*node) *node {
 	}
 	what := c.convert(args[1], cty.String)
 	switch {
-	case what == nil || c.diags.HasErrors():
+	case what == nil || len(c.diags) > before:
 		return nil
 	case unknown:
 		return later(at)
