@@ -69,7 +69,7 @@ func TestLoadErrors(t *testing.T) {
 		{`"%{ for s in identity.scopes }${s}%{ endfor }"`, exchange.Admit, cty.String, "2-46 Not in the language: There is no for and no [*] in expressions: they take the same short time for every request."},
 		{`min(usage.max...)`, exchange.Admit, cty.Number, "1-18 Not in the language: Arguments can not be expanded with an ellipsis."},
 		{`{ a = request.path, a = 1 }`, exchange.Admit, cty.DynamicPseudoType, "21-22 Duplicate name: The object has this name already."},
-		{`{ (request.path) = 1 }`, exchange.Admit, cty.DynamicPseudoType, "3-17 Not constant: The name of a member is known when the configuration loads: it can not come from the request."},
+		{`{ (request.path) = 1 }`, exchange.Admit, cty.DynamicPseudoType, "4-16 Not constant: The name of a member is known when the configuration loads: it can not come from the request."},
 		{`{ a = targets }`, exchange.Route, cty.Map(cty.String), "7-14 Wrong type: Here text is needed; this is a list."},
 		{`{ a = model }`, exchange.Route, cty.Object(map[string]cty.Type{"a": cty.String, "b": cty.String}), `1-14 Missing name: The object must have a "b".`},
 		{`{ a = model, c = model }`, exchange.Route, cty.Object(map[string]cty.Type{"a": cty.String}), `18-23 Unknown name: There is no member "c". There are: a.`},
