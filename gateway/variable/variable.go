@@ -1,5 +1,5 @@
-// Package variable evaluates what stands for values when a configuration loads: variables, locals and secrets. Its main
-// type is Names.
+// Package variable evaluates what stands for values when a configuration loads: variables, locals and secrets.
+// Its main type is Names.
 package variable
 
 import (
