@@ -1,0 +1,9 @@
+policy "tenant" {
+  authenticate "apikey" {}
+
+  authenticate "apikey" {
+    config {
+      header = "x-api-key"
+    }
+  }
+}

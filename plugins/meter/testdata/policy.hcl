@@ -1,0 +1,9 @@
+policy "paid" {
+  admit "meter" {}
+
+  account "meter" {
+    config {
+      tags = { model = response.usage.model }
+    }
+  }
+}

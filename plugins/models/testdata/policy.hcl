@@ -1,0 +1,7 @@
+policy "spread" {
+  route "models" {
+    config {
+      sticky = identity.account
+    }
+  }
+}
