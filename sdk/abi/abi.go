@@ -1,5 +1,5 @@
 // Package abi is the policy ABI, version 1: the names, codes and layouts that a plugin and its host share. Its main type
-// is Frame. sdk/ABI.md is the normative text; this package is the same in Go, imported by guests and by the host, and
+// is Value. sdk/ABI.md is the normative text; this package is the same in Go, imported by guests and by the host, and
 // imports nothing. Everything is little-endian; nothing in it allocates unless it says so.
 package abi
 

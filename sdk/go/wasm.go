@@ -8,14 +8,14 @@ import (
 	"github.com/postern-gateway/postern/sdk/abi"
 )
 
-// module is this module's one instance. The host calls plain functions, so there is nowhere else to keep it.
-var module *Instance //nolint:gochecknoglobals // see above
+// module is this module's one instance. The host calls plain functions, so there is nowhere else for it to be.
+var module = NewInstance(nil, imports{})
 
 // Register makes p the module's plugin. It stands in a variable declaration of package main, so that it has happened when
 // the gateway first calls: var _ = postern.Register(&policy{}). Outside a module it does nothing: tests hand their own
 // Plugin to plugintest.
 func Register(p Plugin) struct{} {
-	module = NewInstance(p, imports{})
+	module.use(p)
 	return struct{}{}
 }
 
@@ -42,7 +42,7 @@ func address(b []byte) uint64 { return uint64(uintptr(unsafe.Pointer(unsafe.Slic
 
 //go:wasmexport postern_abi_v1
 func exportABI() int64 {
-	if module == nil {
+	if module.plugin == nil {
 		return 0
 	}
 	return int64(address(module.frame)<<32 | uint64(len(module.frame)))
@@ -50,7 +50,7 @@ func exportABI() int64 {
 
 //go:wasmexport postern_grow
 func exportGrow(capacity int32) int64 {
-	if module == nil {
+	if module.plugin == nil {
 		return 0
 	}
 	b := module.Grow(int(capacity))
@@ -59,7 +59,7 @@ func exportGrow(capacity int32) int64 {
 
 //go:wasmexport postern_configure
 func exportConfigure(length int32) int64 {
-	if module == nil {
+	if module.plugin == nil {
 		return int64(abi.Result(abi.ActionError, 0, 0))
 	}
 	action, ops := module.Configure(int(length))
@@ -68,7 +68,7 @@ func exportConfigure(length int32) int64 {
 
 //go:wasmexport postern_on
 func exportOn(_, length int32) int64 {
-	if module == nil {
+	if module.plugin == nil {
 		return int64(abi.Result(abi.ActionError, 0, 0))
 	}
 	action, ops := module.On(int(length))

@@ -50,6 +50,8 @@ type Config struct {
 	Wasm   string   // a module that has been built already; default: Dir is built
 
 	compiled *config.Plugin
+	host     *plugin.Host
+	worlds   *worlds
 }
 
 // Stage is one use of the plugin.
@@ -141,6 +143,7 @@ type caller interface {
 func Run(t *testing.T, c Config, cases []Case) {
 	t.Helper()
 	c.load(t)
+	c.start(t)
 	outcomes := map[string][]*Outcome{}
 	if c.New != nil {
 		t.Run("native", func(t *testing.T) {
@@ -151,6 +154,10 @@ func Run(t *testing.T, c Config, cases []Case) {
 	}
 	t.Run("wasm", func(t *testing.T) {
 		c.build(t)
+		// The module stays compiled between the cases as long as a pool of it is open.
+		if keep, err := c.host.Load(context.Background(), c.compiled, nil); err == nil {
+			defer keep.Close(context.Background())
+		}
 		for i := range cases {
 			t.Run(cases[i].Name, func(t *testing.T) {
 				got := c.run(t, &cases[i], wasm)
@@ -201,6 +208,29 @@ func (c *Config) load(t *testing.T) {
 			c.compiled.Grants = append(c.compiled.Grants, g.Capability)
 		}
 	}
+}
+
+// start makes the host that all cases run on, one after the other.
+func (c *Config) start(t *testing.T) {
+	t.Helper()
+	c.worlds = new(worlds)
+	c.worlds.current.Store(newWorld(new(Case)))
+	host, err := plugin.NewHost(plugin.Config{
+		Log:      slog.New(slog.NewTextHandler(c.worlds, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: noTime})),
+		CacheDir: CacheDir(), ABIs: []plugin.ABI{abi1.New()}, Services: plugin.Services{Accounts: c.worlds, Ledger: c.worlds},
+		Now: c.worlds.Now, Random: c.worlds,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.host = host
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := host.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // build compiles the module with the ordinary toolchain; its cache makes that quick from the second time on.
@@ -283,19 +313,14 @@ func (c *Config) stages(t *testing.T, list []Stage) []*config.Stage {
 func (c *Config) run(t *testing.T, k *Case, open func(*testing.T, *plugin.Host, *Config, []*config.Stage) (caller, error)) []*Outcome {
 	t.Helper()
 	world := newWorld(k)
-	host, err := plugin.NewHost(plugin.Config{
-		Log: slog.New(slog.NewTextHandler(world, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: noTime})), CacheDir: CacheDir(),
-		ABIs: []plugin.ABI{abi1.New()}, Services: plugin.Services{Accounts: world, Ledger: world}, Now: world.Now, Random: world,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c.worlds.current.Store(world)
+	defer c.host.Forget(c.Name)
 	list := k.Stages
 	if list == nil {
 		list = c.Stages
 	}
 	stages := c.stages(t, list)
-	call, err := open(t, host, c, stages)
+	call, err := open(t, c.host, c, stages)
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
@@ -304,9 +329,6 @@ func (c *Config) run(t *testing.T, k *Case, open func(*testing.T, *plugin.Host, 
 				t.Error(err)
 			}
 		}
-		if err := host.Close(ctx); err != nil {
-			t.Error(err)
-		}
 	}()
 	if err != nil || k.Refused != "" {
 		if err == nil || k.Refused == "" || !strings.Contains(err.Error(), k.Refused) {
@@ -314,6 +336,7 @@ func (c *Config) run(t *testing.T, k *Case, open func(*testing.T, *plugin.Host, 
 		}
 		return nil
 	}
+	world.said() // what was logged while configuring: each instance says it once
 	var outcomes []*Outcome
 	x, carry := fill(k.Exchange), []byte(nil)
 	for n := range k.Events {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
@@ -36,6 +37,29 @@ type Hold struct {
 	Used     exchange.Usage
 	Charged  int64
 	Tags     map[string]string
+}
+
+// worlds is the world of the case that runs, for the host that all cases share.
+type worlds struct{ current atomic.Pointer[World] }
+
+func (w *worlds) Now() time.Time              { return w.current.Load().Now() }
+func (w *worlds) Read(b []byte) (int, error)  { return w.current.Load().Read(b) }
+func (w *worlds) Write(b []byte) (int, error) { return w.current.Load().Write(b) }
+
+func (w *worlds) Key(ctx context.Context, presented []byte) (exchange.Identity, error) {
+	return w.current.Load().Key(ctx, presented)
+}
+
+func (w *worlds) Hold(ctx context.Context, x *exchange.Exchange, account, model string, most *exchange.Usage) (string, exchange.Amount, error) {
+	return w.current.Load().Hold(ctx, x, account, model, most)
+}
+
+func (w *worlds) Settle(ctx context.Context, x *exchange.Exchange, hold string, used *exchange.Usage, tags map[string]string) (*exchange.Receipt, error) {
+	return w.current.Load().Settle(ctx, x, hold, used, tags)
+}
+
+func (w *worlds) Release(ctx context.Context, x *exchange.Exchange, hold string) error {
+	return w.current.Load().Release(ctx, x, hold)
 }
 
 func newWorld(k *Case) *World {
