@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -207,9 +208,9 @@ func TestUnavailable(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()
-		var broken bool
+		var broken atomic.Bool
 		store := &flaky{Store: memory.Open(memory.Config{}), plan: func(int) fault {
-			if broken {
+			if broken.Load() {
 				return refused
 			}
 			return works
@@ -220,7 +221,7 @@ func TestUnavailable(t *testing.T) {
 		h := hold(t, l, "a", 10, 10)
 		begin(t, l, h.ID)
 		second := hold(t, l, "a", 10, 10)
-		broken = true
+		broken.Store(true)
 		if _, err := l.Settle(ctx, h.ID, Settlement{Usage: usage(10, 0)}); !errors.Is(err, ErrUnavailable) || !errors.Is(err, errUnplugged) {
 			t.Errorf("Settle: %v", err)
 		}
@@ -236,7 +237,7 @@ func TestUnavailable(t *testing.T) {
 			}
 		}
 		verify(t, l) // can be read all the same
-		broken = false
+		broken.Store(false)
 		time.Sleep(2 * lastRetry)
 		synctest.Wait()
 		if r, err := l.Settle(ctx, h.ID, Settlement{Usage: usage(10, 0)}); err != nil || r.Amount != money("10") {
