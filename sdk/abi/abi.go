@@ -1,6 +1,6 @@
-// Package abi is the policy ABI, version 1: the names, codes and layouts that a plugin and its host share. Its main type
-// is Value. sdk/ABI.md is the normative text; this package is the same in Go, imported by guests and by the host, and
-// imports nothing. Everything is little-endian; nothing in it allocates unless it says so.
+// Package abi is the policy ABI, version 1: the names, codes and layouts that a plugin and its host share. sdk/ABI.md is the
+// normative text; this package is the same in Go, imported by guests and by the host, and imports nothing of ours. Its
+// main type is Value. Everything is little-endian; nothing in it allocates unless it says so.
 package abi
 
 // Version is the ABI's version, the manifest's abi argument.
