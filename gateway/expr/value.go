@@ -80,7 +80,7 @@ func appendNumber(dst []byte, n number) []byte {
 
 // sized writes the length of a string whose head, made with no text, is at octet at of b, and whose text is the rest of b.
 func sized(b []byte, at int) []byte {
-	head := at + len(abi.AppendString(nil, ""))
+	head := at + 5 // kind and length
 	binary.LittleEndian.PutUint32(b[head-4:], uint32(len(b)-head))
 	return b
 }
