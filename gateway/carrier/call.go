@@ -77,7 +77,7 @@ func (c *call) run(ctx context.Context) {
 		c.end()
 		return
 	}
-	if !c.started && !c.aborted {
+	if !c.started && !c.aborted && ctx.Err() == nil { // otherwise nobody waits for an answer
 		c.problem(&exchange.Problem{Status: 500, Code: "internal_error", Title: "Internal error"})
 	}
 	c.end()

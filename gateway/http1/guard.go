@@ -217,6 +217,9 @@ func (g *Guard) headDeadline() time.Time {
 
 // findHead returns the length of the head that buf begins with, or 0 when it is not complete.
 func (g *Guard) findHead(limit int64) (int, *exchange.Problem) {
+	if !g.blank && string(g.buf) == "\r" {
+		return 0, nil // half of an empty line
+	}
 	if len(g.buf) > 0 && !isToken(g.buf[0]) {
 		return 0, Malformed("the request line does not begin with a method")
 	}

@@ -71,12 +71,18 @@ func parseHead(b []byte, maxFields int) (*Head, *exchange.Problem) {
 	return h, h.finish(&f, target)
 }
 
+// maxMethod bounds the name of a method, in octets.
+const maxMethod = 64
+
 // requestLine reads METHOD SP TARGET SP VERSION with exactly one space between them.
 func (h *Head) requestLine(line []byte) (target string, problem *exchange.Problem) {
 	method, rest, ok := bytes.Cut(line, []byte(" "))
 	uri, version, ok2 := bytes.Cut(rest, []byte(" "))
 	if !ok || !ok2 || len(method) == 0 || len(uri) == 0 {
 		return "", Malformed("the request line is malformed")
+	}
+	if len(method) > maxMethod {
+		return "", NotImplemented("no method has such a long name")
 	}
 	for _, c := range method {
 		if !isToken(c) {

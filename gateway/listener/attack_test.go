@@ -100,6 +100,7 @@ func TestHTTP1Attacks(t *testing.T) {
 		"HTTP/1.2":                             {"GET / HTTP/1.2\r\nHost: a\r\n\r\n" + next, 505},
 		"HTTP/11.1":                            {"GET / HTTP/11.1\r\nHost: a\r\n\r\n" + next, 400},
 		"malformed method":                     {"G(T / HTTP/1.1\r\nHost: a\r\n\r\n" + next, 400},
+		"endless method":                       {strings.Repeat("A", 20000) + " / HTTP/1.1\r\nHost: a\r\n\r\n" + next, 501},
 		"two empty lines first":                {"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n" + next, 400},
 		"space first":                          {" GET / HTTP/1.1\r\nHost: a\r\n\r\n" + next, 400},
 		"TLS":                                  {"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400},
@@ -244,6 +245,30 @@ func TestWhatReachesTheHandler(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPaths refuses on every protocol what has no one canonical path, and shows the handler the canonical one.
+func TestPaths(t *testing.T) {
+	t.Parallel()
+	r := start(t, secure(), describe)
+	r.each(t, func(t *testing.T, c *http.Client, _ exchange.Protocol) {
+		for target, want := range map[string]string{
+			"/a/./b/../c": " /a/c ", "/%61": " /a ", "/a%2fb": "", "/a%5cb": "", "/a%00": "", "/%2e%2e/a": "", "/a?b=%2f": " /a ?b=%2f",
+		} {
+			req, _ := http.NewRequest("GET", r.url("/"), nil)
+			path, query, _ := strings.Cut(target, "?")
+			req.URL.Opaque, req.URL.RawQuery = path, query
+			resp, err := c.Do(req)
+			if err != nil {
+				t.Errorf("%s: %v", target, err)
+				continue
+			}
+			got := text(t, resp)
+			if want == "" && resp.StatusCode != 400 && !strings.Contains(got, " /a ") || want != "" && !strings.Contains(got, want) {
+				t.Errorf("%s: %d %.80q", target, resp.StatusCode, got)
+			}
+		}
+	})
 }
 
 // TestSlow closes clients that hold a connection without using it.

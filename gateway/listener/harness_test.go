@@ -32,7 +32,7 @@ var all = []exchange.Protocol{exchange.HTTP1, exchange.HTTP2, exchange.HTTP3}
 
 // rig is a Set with one listener and what it logged.
 type rig struct {
-	t    *testing.T
+	t    testing.TB
 	set  *Set
 	cfg  *config.Listener
 	dir  string
@@ -98,7 +98,7 @@ func secure() *config.Listener {
 	return l
 }
 
-func start(t *testing.T, l *config.Listener, h Handler) *rig {
+func start(t testing.TB, l *config.Listener, h Handler) *rig {
 	t.Helper()
 	r := &rig{t: t, cfg: l, dir: t.TempDir(), log: &lockedBuffer{}}
 	var id atomic.Int64
@@ -106,7 +106,7 @@ func start(t *testing.T, l *config.Listener, h Handler) *rig {
 		Log:     slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Handler: h, NewID: func() string { return "x-" + strconv.FormatInt(id.Add(1), 10) }, Dir: r.dir, Observer: &r.seen,
 	})
-	if err := r.set.Apply(t.Context(), []*config.Listener{l}); err != nil {
+	if err := r.set.Apply(context.Background(), []*config.Listener{l}); err != nil {
 		t.Fatal(err)
 	}
 	r.addr = r.set.Addresses()[l.Name].String()
@@ -262,7 +262,7 @@ func get(t *testing.T, c *http.Client, url string) (*http.Response, string) {
 	return resp, text(t, resp)
 }
 
-func text(t *testing.T, resp *http.Response) string {
+func text(t testing.TB, resp *http.Response) string {
 	t.Helper()
 	defer func() { _ = resp.Body.Close() }()
 	b, err := io.ReadAll(resp.Body)
