@@ -279,7 +279,7 @@ func TestNoHiddenState(t *testing.T) {
 						targets = []ast.Expr{n.X}
 					}
 					for _, e := range targets {
-						name := root(e)
+						name := leftmost(e)
 						if pos, ok := vars[name]; ok && !local[name] {
 							t.Errorf("%s: package variable %s is changed at %s", set.Position(pos), name, set.Position(n.Pos()))
 						}
@@ -291,8 +291,8 @@ func TestNoHiddenState(t *testing.T) {
 	}
 }
 
-// root is the identifier at the left end of a selector or index chain.
-func root(e ast.Expr) string {
+// leftmost is the identifier at the left end of a selector or index chain.
+func leftmost(e ast.Expr) string {
 	for {
 		switch x := e.(type) {
 		case *ast.Ident:
@@ -332,14 +332,14 @@ func locals(fn *ast.FuncDecl) map[string]bool {
 		case *ast.AssignStmt:
 			if n.Tok == token.DEFINE {
 				for _, e := range n.Lhs {
-					names[root(e)] = true
+					names[leftmost(e)] = true
 				}
 			}
 		case *ast.RangeStmt:
 			if n.Tok == token.DEFINE {
 				for _, e := range []ast.Expr{n.Key, n.Value} {
 					if e != nil {
-						names[root(e)] = true
+						names[leftmost(e)] = true
 					}
 				}
 			}
@@ -405,7 +405,7 @@ func TestExportedThingsAreDocumented(t *testing.T) {
 }
 
 func exportedReceiver(d *ast.FuncDecl) bool {
-	return d.Recv == nil || len(d.Recv.List) == 1 && ast.IsExported(root(d.Recv.List[0].Type))
+	return d.Recv == nil || len(d.Recv.List) == 1 && ast.IsExported(leftmost(d.Recv.List[0].Type))
 }
 
 func TestDirectDependenciesHaveReasons(t *testing.T) {
