@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/binary"
+	"github.com/postern-gateway/postern/sdk/abi"
 	"strings"
 	"testing"
 
@@ -61,4 +63,45 @@ func TestPlugin(t *testing.T) {
 		one("from elsewhere", `key = request.headers["x-token"]`, request("x-token", "pstn_good"), plugintest.Want{Identity: &alice}),
 		one("elsewhere empty", `key = request.headers["x-token"]`, request("authorization", "Bearer pstn_good"), known),
 	})
+}
+
+// frame writes an event with these slots, empty carry and body before them.
+func frame(event abi.Event, phase postern.Phase, slots ...[]byte) []byte {
+	b := make([]byte, abi.FrameHeader+abi.SlotSize*(abi.SlotFirst+len(slots)))
+	b[4], b[6] = byte(event), byte(phase)
+	binary.LittleEndian.PutUint32(b[12:], uint32(abi.SlotFirst+len(slots)))
+	for i, s := range slots {
+		if s == nil {
+			continue
+		}
+		at := abi.FrameHeader + abi.SlotSize*(abi.SlotFirst+i)
+		binary.LittleEndian.PutUint32(b[at:], uint32(len(b)))
+		binary.LittleEndian.PutUint32(b[at+4:], uint32(len(s)))
+		b = append(b, s...)
+	}
+	binary.LittleEndian.PutUint32(b, uint32(len(b)))
+	return b
+}
+
+// host answers every operation with the same.
+type host struct{ answer []byte }
+
+func (host) Log(int, string)                      {}
+func (h host) Op(_ abi.Code, _, out []byte) int64 { return int64(copy(out, h.answer)) }
+
+func TestNoAllocations(t *testing.T) {
+	answer := abi.AppendObject(nil, 2)
+	answer = abi.AppendString(abi.AppendKey(answer, "account"), "acct_a")
+	answer = abi.AppendList(abi.AppendKey(answer, "scopes"), 0)
+	p := &plugin{stages: []stage{{header: "authorization", scheme: "Bearer"}}}
+	i, b := postern.NewInstance(p, host{answer}), frame(abi.EventRequest, postern.Authenticate, append([]byte{11, 0, 0, 0}, "Bearer pstn"...), nil, nil, nil, abi.AppendString(nil, ""))
+	run := func() {
+		if action, ops := i.On(copy(i.Frame(), b)); action != abi.ActionContinue || len(ops) == 0 {
+			t.Fatalf("action %d, %q", action, ops)
+		}
+	}
+	run()
+	if n := testing.AllocsPerRun(100, run); n > 0 {
+		t.Errorf("%v allocations for one event", n)
+	}
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/binary"
+	"github.com/postern-gateway/postern/sdk/abi"
 	"reflect"
 	"testing"
 
@@ -73,4 +75,43 @@ func TestPlugin(t *testing.T) {
 		{Name: "nobody", Exchange: call(""), Events: []plugintest.Event{{Want: plugintest.Want{Fault: gatewayplugin.Refused}}}},
 		{Name: "nothing held", Exchange: call("a"), Balances: balances, Events: []plugintest.Event{{Stage: 1, Before: served(false, 5)}}},
 	})
+}
+
+// frame writes an event with these slots, empty carry and body before them.
+func frame(event abi.Event, phase postern.Phase, slots ...[]byte) []byte {
+	b := make([]byte, abi.FrameHeader+abi.SlotSize*(abi.SlotFirst+len(slots)))
+	b[4], b[6] = byte(event), byte(phase)
+	binary.LittleEndian.PutUint32(b[12:], uint32(abi.SlotFirst+len(slots)))
+	for i, s := range slots {
+		if s == nil {
+			continue
+		}
+		at := abi.FrameHeader + abi.SlotSize*(abi.SlotFirst+i)
+		binary.LittleEndian.PutUint32(b[at:], uint32(len(b)))
+		binary.LittleEndian.PutUint32(b[at+4:], uint32(len(s)))
+		b = append(b, s...)
+	}
+	binary.LittleEndian.PutUint32(b, uint32(len(b)))
+	return b
+}
+
+// host answers every operation with the same.
+type host struct{ answer []byte }
+
+func (host) Log(int, string)                      {}
+func (h host) Op(_ abi.Code, _, out []byte) int64 { return int64(copy(out, h.answer)) }
+
+func TestNoAllocations(t *testing.T) {
+	answer := abi.AppendString(abi.AppendKey(abi.AppendObject(nil, 1), "hold"), "hold-1")
+	text := abi.AppendString(nil, "a")
+	i, b := postern.NewInstance(new(plugin), host{answer}), frame(abi.EventRequest, postern.Admit, text, text, abi.AppendInt(abi.AppendList(nil, 1), 5))
+	run := func() {
+		if action, ops := i.On(copy(i.Frame(), b)); action != abi.ActionContinue || len(ops) == 0 {
+			t.Fatalf("action %d, %q", action, ops)
+		}
+	}
+	run()
+	if n := testing.AllocsPerRun(100, run); n > 0 {
+		t.Errorf("%v allocations for one event", n)
+	}
 }

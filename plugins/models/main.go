@@ -17,6 +17,7 @@ type plugin struct {
 	written []bool // by stage: order = "written"
 	list    []target
 	order   []int
+	random  [8]byte
 }
 
 // target is one target with its place in the order: lower tiers first, then higher scores.
@@ -63,11 +64,10 @@ func (p *plugin) On(e *postern.Event, r *postern.Result) error {
 	case len(sticky) > 0:
 		seed = hash(14695981039346656037, sticky)
 	default:
-		var random [8]byte
-		if err := e.Host.Random(random[:]); err != nil {
+		if err := e.Host.Random(p.random[:]); err != nil {
 			return err
 		}
-		for i, b := range random {
+		for i, b := range p.random {
 			seed |= uint64(b) << (8 * i)
 		}
 	}

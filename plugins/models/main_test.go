@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"testing"
@@ -119,5 +120,37 @@ func TestSticky(t *testing.T) {
 		if is := [...]string{"a", "c"}[winner(seed, after)]; was != "b" && is != was {
 			t.Fatalf("user-%d moved from %s to %s", i, was, is)
 		}
+	}
+}
+
+// frame writes an event with these slots, empty carry and body before them.
+func frame(event abi.Event, phase postern.Phase, slots ...[]byte) []byte {
+	b := make([]byte, abi.FrameHeader+abi.SlotSize*(abi.SlotFirst+len(slots)))
+	b[4], b[6] = byte(event), byte(phase)
+	binary.LittleEndian.PutUint32(b[12:], uint32(abi.SlotFirst+len(slots)))
+	for i, s := range slots {
+		if s == nil {
+			continue
+		}
+		at := abi.FrameHeader + abi.SlotSize*(abi.SlotFirst+i)
+		binary.LittleEndian.PutUint32(b[at:], uint32(len(b)))
+		binary.LittleEndian.PutUint32(b[at+4:], uint32(len(s)))
+		b = append(b, s...)
+	}
+	binary.LittleEndian.PutUint32(b, uint32(len(b)))
+	return b
+}
+
+func TestNoAllocations(t *testing.T) {
+	targets := encode([]string{"a", "b", "c"}, []int64{1, 2, 3})
+	i, b := postern.NewInstance(&plugin{written: []bool{false}}, &fair{}), frame(abi.EventRequest, postern.Route, targets.Raw(), abi.AppendString(nil, ""))
+	run := func() {
+		if action, ops := i.On(copy(i.Frame(), b)); action != abi.ActionContinue || len(ops) == 0 {
+			t.Fatalf("action %d, %q", action, ops)
+		}
+	}
+	run()
+	if n := testing.AllocsPerRun(100, run); n > 0 {
+		t.Errorf("%v allocations for one event", n)
 	}
 }

@@ -65,6 +65,8 @@ type Detector struct {
 	Kinds  [KindCount]bool // which kinds to look for
 	Allow  [][]byte        // lower case: values, and domains ("example.com" with those below it) that are no personal data
 	groups [maxGroups]span
+	// unended is the offset up to which the text holds no end of a private key that is not found yet.
+	unended int
 }
 
 type span struct{ start, end int }
@@ -114,6 +116,7 @@ func lower(b byte) byte {
 
 // Scan appends to finds what it finds in text, in order and without overlap. Offsets have base added.
 func (d *Detector) Scan(finds []Find, text []byte, base int) []Find {
+	d.unended = 0
 	floor := 0 // the end of the last find: nothing begins before it
 	word := false
 	for i := 0; i < len(text); i++ {

@@ -8,7 +8,7 @@ const maxGroups = 16
 func (d *Detector) number(text []byte, i int) (f Find, next int) {
 	if text[i] == '-' {
 		if d.Kinds[Secret] {
-			if end := pemAt(text, i); end > 0 {
+			if end := d.pem(text, i); end > 0 {
 				return Find{i, end, Secret}, end
 			}
 		}
@@ -84,12 +84,13 @@ func (d *Detector) numberFrom(text []byte, start int, groups []span) Find {
 	if at := groups[0].start; at > 1 && text[at-1] == '.' && isDigit(text[at-2]) {
 		return Find{} // a fraction
 	}
-	if d.Kinds[ResidentID] {
+	size := groups[0].end - groups[0].start // most runs of digits are left by their first group
+	if d.Kinds[ResidentID] && (size == 6 || size >= 17) {
 		if end := residentIDAt(text, groups); end > 0 {
 			return Find{groups[0].start, end, ResidentID}
 		}
 	}
-	if d.Kinds[Card] {
+	if d.Kinds[Card] && (size == 4 || size >= 12) {
 		if end := cardAt(text, groups); end > 0 {
 			return Find{groups[0].start, end, Card}
 		}
@@ -309,6 +310,9 @@ func phoneAt(text []byte, start int, groups []span) int {
 		case ' ':
 			inner = start > 1 && isDigit(text[start-2])
 		}
+		if inner && len(groups) > 1 && groups[0].end-groups[0].start < 11 && spaced(text, groups[:2]) {
+			return 0
+		}
 	}
 	var digits [16]byte
 	total, best := 0, 0
@@ -477,7 +481,13 @@ func trunk(text, number []byte, groups []span, spaces bool) bool {
 
 // cue reports whether a word just before start says that a telephone number follows.
 func cue(text []byte, start int) bool {
-	from := max(0, start-24)
+	from := start // back to the last digit or line end: a cue belongs to the number right behind it
+	for from > 0 && start-from < 24 && !isDigit(text[from-1]) && text[from-1] != '\n' && text[from-1] != ';' {
+		from--
+	}
+	if start-from < 3 {
+		return false
+	}
 	before := text[from:start]
 	for i := range before {
 		if i > 0 && isAlnum(before[i-1]) {

@@ -1,5 +1,7 @@
 package detect
 
+import "bytes"
+
 // form is the form of secrets that a service hands out: a prefix, then so many octets of an alphabet.
 type form struct {
 	prefix   string
@@ -123,15 +125,15 @@ func jwtAt(text []byte, i int) int {
 // maxPEM bounds a private key: an RSA key of 16,384 bits has 12.8 KB.
 const maxPEM = 16 << 10
 
-// pemAt returns the end of the private key that begins at i (RFC 7468, and OpenPGP's armour), or 0. Line ends may be
+// pem returns the end of the private key that begins at i (RFC 7468, and OpenPGP's armour), or 0. Line ends may be
 // real, or the two characters \n, as in environment files. A key that is cut off ends with its last line.
-func pemAt(text []byte, i int) int {
+func (d *Detector) pem(text []byte, i int) int {
 	const begin, private = "-----BEGIN ", "PRIVATE KEY"
 	if len(text)-i < 32 || string(text[i:i+len(begin)]) != begin {
 		return 0
 	}
 	head := text[i:min(len(text), i+80)]
-	at := index(head, private)
+	at := bytes.Index(head, []byte(private))
 	if at < 0 {
 		return 0
 	}
@@ -141,13 +143,19 @@ func pemAt(text []byte, i int) int {
 		}
 	}
 	body := text[i : i+min(len(text)-i, maxPEM)]
-	if end := index(body[at:], "-----END "); end >= 0 {
-		rest := body[at+end+len("-----END "):]
-		if tail := index(rest[:min(len(rest), 64)], "-----"); tail >= 0 {
+	const marker = "-----END "
+	// Where no marker was found before none is looked for again, so that many beginnings cost no more than one.
+	from := min(max(at, d.unended-i-len(marker)), len(body))
+	end := bytes.Index(body[from:], []byte(marker))
+	if end < 0 {
+		d.unended = i + len(body)
+	} else {
+		rest := body[from+end+len(marker):]
+		if tail := bytes.Index(rest[:min(len(rest), 64)], []byte("-----")); tail >= 0 {
 			return i + len(body) - len(rest) + tail + len("-----")
 		}
 	}
-	end := at + len(private)
+	end = at + len(private)
 	for end < len(body) && (isAlnum(body[end]) || isPEM(body[end])) {
 		end++
 	}
@@ -163,13 +171,4 @@ func isPEM(b byte) bool {
 		return true
 	}
 	return false
-}
-
-func index(b []byte, s string) int {
-	for i := 0; i+len(s) <= len(b); i++ {
-		if b[i] == s[0] && string(b[i:i+len(s)]) == s {
-			return i
-		}
-	}
-	return -1
 }

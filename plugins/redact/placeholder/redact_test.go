@@ -396,6 +396,7 @@ func TestEvents(t *testing.T) {
 		"unknown":           {[]string{chunk(0, "[EMAIL_9] [PHONE_1]")}, chunk(0, "[EMAIL_9] [PHONE_1]"), false},
 		"cut off":           {[]string{"data: {\"a\":\"[EMAIL_1]\"}"}, "data: {\"a\":\"a@example.com\"}\n", false},
 		"carriage returns":  {[]string{"event: x\r\ndata:{\"a\":\"[EMAIL_1]\"}\r\n\r\n"}, "event: x\r\ndata:{\"a\":\"a@example.com\"}\r\n\r\n", false},
+		"large":             {[]string{"data: {\"a\":[" + strings.Repeat("1,", maxNodes) + "\"[EMAIL_3]\"]}\n\n"}, "data: {\"a\":[" + strings.Repeat("1,", maxNodes) + "\"k\\\"\\\\\\ne\"]}\n\n", false},
 		"broken JSON":       {[]string{chunk(0, "["), "data: {\"a\":\"[EMAIL_1]\n\n"}, chunk(0, "") + chunk(0, "[") + "data: {\"a\":\"a@example.com\n\n", false},
 		"done text in JSON": {[]string{"data: {\"type\":\"response.function_call_arguments.done\",\"arguments\":\"{\\\"k\\\":\\\"[EMAIL_3]\\\"}\"}\n\n"}, "data: {\"type\":\"response.function_call_arguments.done\",\"arguments\":\"{\\\"k\\\":\\\"k\\\\\\\"\\\\\\\\\\\\ne\\\"}\"}\n\n", false},
 	} {

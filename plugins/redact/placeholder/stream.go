@@ -122,7 +122,10 @@ func (r *Restorer) event(event []byte, jsonMode bool) (changed bool) {
 			changed = true
 		}
 		r.edits = r.edits[:0]
-		r.plain(r.data, 0)
+		if r.walk(r.data, 0) != nil {
+			r.edits = r.edits[:0]
+			r.plain(r.data, 0)
+		}
 		if len(r.edits) == 0 {
 			r.out = append(r.out, event...)
 			return changed
@@ -171,7 +174,10 @@ func (r *Restorer) fields(event []byte, first span, data []byte) {
 	}
 }
 
-// parse takes an event's JSON text apart; ok is false when it is none.
+// maxNodes bounds the values of an event that are looked at one by one; a larger one is no piece of a text.
+const maxNodes = 4096
+
+// parse takes an event's JSON text apart; ok is false when it is none, or a large one.
 func (r *Restorer) parse(data []byte) (ok bool) {
 	r.nodes = r.nodes[:0]
 	if !utf8.Valid(data) {
@@ -195,6 +201,9 @@ func (r *Restorer) parse(data []byte) (ok bool) {
 			r.nodes[open].end = t.end
 			open = r.nodes[open].parent
 			continue
+		}
+		if len(r.nodes) == maxNodes {
+			return false
 		}
 		n := node{kind: 'l', parent: open, key: key, start: t.start, end: t.end}
 		key = span{}
