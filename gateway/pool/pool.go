@@ -27,6 +27,9 @@ var (
 // connections that never fall idle.
 const maxAge = 5 * time.Minute
 
+// maxWaiters is how many exchanges may wait for a connection.
+const maxWaiters = 1024
+
 // Link is a connection in a pool.
 type Link struct {
 	Conn     Conn
@@ -123,7 +126,7 @@ func (p *Pool) Get(ctx context.Context, timeout time.Duration) (l *Link, err err
 			p.mu.Unlock()
 			return p.dial(ctx)
 		}
-		if len(p.waiters) >= p.limits.Connections {
+		if len(p.waiters) >= maxWaiters {
 			p.mu.Unlock()
 			return nil, ErrBusy
 		}

@@ -65,12 +65,12 @@ func (s *stream) run(ctx context.Context) error {
 			}
 			return s.end(ctx, mark)
 		}
-		s.checkpoint()
 		if err := s.pass(ctx); err != nil {
 			if err := s.clientLeft(ctx, err); err != nil {
 				return err
 			}
 		}
+		s.checkpoint()
 	}
 }
 
