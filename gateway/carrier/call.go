@@ -130,14 +130,19 @@ func (c *call) refuse(p *exchange.Problem) {
 	c.end()
 }
 
+// problemBase begins the type of every problem, here and in what the server above answers.
+const problemBase = "https://postern.example/problems/"
+
 // problem replies with p as application/problem+json (RFC 9457). Errors are the client's loss.
 func (c *call) problem(p *exchange.Problem) {
 	doc, err := json.Marshal(struct {
-		Type   string `json:"type"`
-		Title  string `json:"title"`
-		Status int    `json:"status"`
-		Detail string `json:"detail,omitempty"`
-	}{"urn:postern:problem:" + p.Code, p.Title, p.Status, p.Detail})
+		Type     string `json:"type"`
+		Title    string `json:"title"`
+		Status   int    `json:"status"`
+		Detail   string `json:"detail,omitempty"`
+		Code     string `json:"code"`
+		Instance string `json:"instance"`
+	}{problemBase + p.Code, p.Title, p.Status, p.Detail, p.Code, "urn:postern:exchange:" + c.x.ID})
 	if err != nil {
 		c.aborted = true
 		return
@@ -145,6 +150,7 @@ func (c *call) problem(p *exchange.Problem) {
 	h := append(exchange.Header{
 		{Name: "content-type", Value: "application/problem+json"},
 		{Name: "cache-control", Value: "no-store"},
+		{Name: "postern-exchange", Value: c.x.ID},
 	}, p.Header...)
 	if c.Head(p.Status, h, int64(len(doc))) == nil {
 		_, _ = c.Write(doc)
