@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/postern-gateway/postern/gateway/config"
@@ -96,15 +95,9 @@ func answers(l *config.Listener, u *url.URL) bool {
 // onListener chooses the route as the server does, and keeps what it saw on the way.
 func (c *explainCommand) onListener(b *strings.Builder, cfg *config.Config, l *config.Listener, x *exchange.Exchange) {
 	var entries []route.Entry[*config.Route]
-	for _, r := range cfg.Routes {
-		if slices.Contains(r.Listeners, l) {
-			entries = append(entries, route.Entry[*config.Route]{Pattern: r.Pattern, Value: r})
-		}
+	for _, r := range cfg.RoutesOf(l.Name) {
+		entries = append(entries, route.Entry[*config.Route]{Pattern: r.Pattern, Value: r})
 	}
-	// Routes with a condition stand before one without that matches the same requests.
-	slices.SortStableFunc(entries, func(p, q route.Entry[*config.Route]) int {
-		return order(p.Value.When == nil) - order(q.Value.When == nil)
-	})
 	var tried []string
 	accept := func(r *config.Route) bool {
 		if r.When == nil {
@@ -141,13 +134,6 @@ func (c *explainCommand) onListener(b *strings.Builder, cfg *config.Config, l *c
 	}
 	explainChain(b, r)
 	explainDestination(b, r)
-}
-
-func order(last bool) int {
-	if last {
-		return 1
-	}
-	return 0
 }
 
 // explainChain prints the stages as they run.

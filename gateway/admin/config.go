@@ -3,7 +3,6 @@ package admin
 import (
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
-	"github.com/postern-gateway/postern/gateway/policy"
 )
 
 // Configuration is what is in force, without secrets.
@@ -92,7 +91,7 @@ func describe(c *config.Config) Configuration {
 				if s.Allow {
 					onError = "allow"
 				}
-				v.Stages = append(v.Stages, Stage{Name: policy.Name(s), Phase: s.Phase.String(), OnError: onError, Place: s.Range.String()})
+				v.Stages = append(v.Stages, Stage{Name: s.String(), Phase: s.Phase.String(), OnError: onError, Place: s.Range.String()})
 			}
 		}
 		if r.Upstream != nil {

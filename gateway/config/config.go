@@ -6,6 +6,7 @@ package config
 import (
 	"net/netip"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -352,4 +353,21 @@ type TestUpstream struct {
 	Without []string // header names that must not have reached it
 	Body    string   // text its request body holds
 	Lacks   string   // text its request body must not hold
+}
+
+// RoutesOf returns the routes of a listener in the order in which a table takes them: of those that match the same
+// requests, one with a condition stands before one without.
+func (c *Config) RoutesOf(listener string) []*Route {
+	var conditional, plain []*Route
+	for _, r := range c.Routes {
+		if !slices.ContainsFunc(r.Listeners, func(l *Listener) bool { return l.Name == listener }) {
+			continue
+		}
+		if r.When != nil {
+			conditional = append(conditional, r)
+		} else {
+			plain = append(plain, r)
+		}
+	}
+	return append(conditional, plain...)
 }

@@ -65,7 +65,7 @@ func New(c Config) *Chain {
 	for phase, list := range order {
 		uses := map[use]int{} // with nth 0: how often the plugin has been used in this phase
 		for _, s := range list {
-			st := &stage{Stage: s, name: Name(s), id: id}
+			st := &stage{Stage: s, name: s.String(), id: id}
 			id++
 			if s.Plugin != nil {
 				st.caller, st.number = c.Bind(s)
@@ -86,14 +86,6 @@ func New(c Config) *Chain {
 	}
 	chain.memories = len(memories)
 	return chain
-}
-
-// Name is how a stage is called in answers to operators: "policy.tenant admit meter", "policy.tenant require chat_scope".
-func Name(s *config.Stage) string {
-	if s.Require != nil {
-		return "policy." + s.Policy + " require " + s.Require.Name
-	}
-	return "policy." + s.Policy + " " + s.Phase.String() + " " + s.Plugin.Name
 }
 
 // Filters reports whether the chain looks at response bodies, so that they must come uncompressed.

@@ -73,7 +73,7 @@ func (s *Server) build(ctx context.Context, cfg *config.Config, old *snapshot) (
 	if err != nil {
 		return made, err
 	}
-	entries := map[string][]route.Entry[*served]{}
+	routes := map[*config.Route]*served{}
 	for _, r := range cfg.Routes {
 		sv := &served{
 			Route:   r,
@@ -93,11 +93,20 @@ func (s *Server) build(ctx context.Context, cfg *config.Config, old *snapshot) (
 		}
 		for _, l := range r.Listeners {
 			sv.limits[l.Name] = l.Limits.Body
-			entries[l.Name] = append(entries[l.Name], route.Entry[*served]{Pattern: r.Pattern, Value: sv})
 		}
+		routes[r] = sv
 	}
-	for name, list := range entries {
-		made.tables[name] = route.NewTable(list)
+	for _, r := range cfg.Routes {
+		for _, l := range r.Listeners {
+			if made.tables[l.Name] != nil {
+				continue
+			}
+			var entries []route.Entry[*served]
+			for _, r := range cfg.RoutesOf(l.Name) {
+				entries = append(entries, route.Entry[*served]{Pattern: r.Pattern, Value: routes[r]})
+			}
+			made.tables[l.Name] = route.NewTable(entries)
+		}
 	}
 	return made, nil
 }
