@@ -30,19 +30,24 @@ const maxAge = 5 * time.Minute
 // maxWaiters is how many exchanges may wait for a connection.
 const maxWaiters = 1024
 
+// firstStreams is how many requests are sent on an HTTP/2 or 3 connection before its first answer: until then the peer's
+// limit on streams may not be known, and what goes beyond it is refused.
+const firstStreams = 10
+
 // Link is a connection in a pool.
 type Link struct {
 	Conn     Conn
 	Protocol exchange.Protocol
 
-	meter   *meter
-	hook    func(func(*http.ClientConn)) // HTTP/2: calls back when streams become free
-	born    time.Time
-	used    time.Time // when it last became idle
-	streams int       // exchanges on it
-	retired bool      // no new requests; closed when streams is 0
-	once    bool      // never kept: an upgrade's
-	tunnel  io.Closer // the raw connection after an upgrade; conn has let go of it
+	meter    *meter
+	hook     func(func(*http.ClientConn)) // HTTP/2: calls back when streams become free
+	born     time.Time
+	used     time.Time // when it last became idle
+	streams  int       // exchanges on it
+	answered bool      // the peer's settings are known
+	retired  bool      // no new requests; closed when streams is 0
+	once     bool      // never kept: an upgrade's
+	tunnel   io.Closer // the raw connection after an upgrade; conn has let go of it
 }
 
 // Shared reports whether several exchanges can be on the connection at once.
@@ -176,7 +181,7 @@ func (p *Pool) take(now time.Time) *Link {
 			l.retired = true
 		case now.Sub(l.born) >= maxAge && p.open < p.limits.Connections:
 			l.retired = true
-		case !l.retired && l.Conn.Reserve() == nil:
+		case !l.retired && (l.answered || l.streams < firstStreams) && l.Conn.Reserve() == nil:
 			l.streams++
 			return l
 		}
@@ -337,6 +342,19 @@ func (p *Pool) wakeAll(err error) {
 		w <- err
 	}
 	p.waiters = nil
+}
+
+// Answered notes that a response came over l.
+func (p *Pool) Answered(l *Link) {
+	if !l.Shared() {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !l.answered {
+		l.answered = true
+		p.wakeAll(nil)
+	}
 }
 
 // Stir lets every waiter look again.

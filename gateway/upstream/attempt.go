@@ -82,7 +82,11 @@ func (a *attempt) do(parent context.Context) (*Response, error) {
 	if err != nil {
 		sent := MaybeSent
 		if a.l.Shared() {
-			if a.l.Protocol == exchange.HTTP2 && (!wroteHead.Load() || unprocessed(err)) {
+			refused := a.l.Protocol == exchange.HTTP2 && unprocessed(err)
+			if refused && a.ctx.Err() == nil && a.upload.failed() == nil {
+				return nil, a.fail(Busy, NotSent, err)
+			}
+			if refused || a.l.Protocol == exchange.HTTP2 && !wroteHead.Load() {
 				sent = NotSent
 			}
 		} else if a.l.Wrote() == before {
@@ -91,6 +95,7 @@ func (a *attempt) do(parent context.Context) (*Response, error) {
 		return nil, a.broken(err, sent)
 	}
 	a.watch.begun()
+	a.e.pool.Answered(a.l)
 	if a.resp.StatusCode == http.StatusSwitchingProtocols {
 		return a.upgraded()
 	}

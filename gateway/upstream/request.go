@@ -80,7 +80,7 @@ const (
 	Reset      Kind = "reset"       // the connection or stream broke
 	Timeout    Kind = "timeout"     // first_byte, idle or total was over, or the exchange's deadline
 	Invalid    Kind = "invalid"     // the answer is no HTTP
-	Busy       Kind = "busy"        // the endpoint's connections are all in use
+	Busy       Kind = "busy"        // the endpoint's connections are all in use, or it refused the stream
 	NoEndpoint Kind = "no_endpoint" // every endpoint's health check fails
 	Upgrading  Kind = "upgrade"     // the upstream's protocol has no upgrade
 	Client     Kind = "client"      // the client's body broke: Err says how

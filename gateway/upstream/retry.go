@@ -87,10 +87,10 @@ func (u *Upstream) Again(ctx context.Context, r *Request, resp *Response, err er
 	var after time.Duration
 	if err != nil {
 		var e *Error
-		if !errors.As(err, &e) || !e.Kind.fault() || e.Sent == Begun {
+		if !errors.As(err, &e) || !e.Kind.fault() && e.Kind != Busy || e.Sent == Begun {
 			return false
 		}
-		// A kept connection that turned out to be dead before anything was sent is no connection.
+		// A connection that is dead before anything was sent, or takes no more requests, is no connection.
 		unsent := e.Sent == NotSent && slices.Contains(retry.On, string(Connect))
 		if !unsent && !slices.Contains(retry.On, string(e.Kind)) {
 			return false
