@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/ledger/record"
 	"github.com/postern-gateway/postern/gateway/state"
 )
 
@@ -53,13 +55,13 @@ func (l *Ledger) foldGroup(ctx context.Context, cutoff time.Time) (*group, int, 
 		return nil
 	}
 	n := 0
-	for record, err := range l.store.Scan(ctx, []byte(entryPrefix), entryKey(f.seq+1)) {
+	for stored, err := range l.store.Scan(ctx, []byte(record.EntryPrefix), record.EntryKey(f.Seq+1)) {
 		if err != nil {
 			return nil, 0, err
 		}
-		seq, _ := sequenceOf(record.Key[len(entryPrefix):])
-		e, chain, ok := decodeEntry(seq, record.Value)
-		if !ok || seq != f.seq+1 {
+		seq, _ := record.SequenceOf(stored.Key[len(record.EntryPrefix):])
+		e, chain, ok := record.DecodeEntry(seq, stored.Value)
+		if !ok || seq != f.Seq+1 {
 			return nil, 0, fmt.Errorf("%w: entry %d", ErrCorrupt, seq)
 		}
 		if n == foldStep || !e.Time.Before(cutoff) {
@@ -68,53 +70,47 @@ func (l *Ledger) foldGroup(ctx context.Context, cutoff time.Time) (*group, int, 
 		if err := errors.Join(move(e.From, e.Amount.Neg()), move(e.To, e.Amount)); err != nil {
 			return nil, 0, err
 		}
-		f.seq, f.chain = seq, chain
-		if err := f.totals.add(&e, l.price); err != nil {
+		f.Seq, f.Chain = seq, chain
+		if err := f.Totals.Add(&e, l.price); err != nil {
 			return nil, 0, err
 		}
 		customer := e.From
-		if isSystem(customer) {
+		if record.IsSystem(customer) {
 			customer = e.To
 		}
-		g.delete(entryKey(seq))
-		g.delete(indexKey(customer, seq))
+		g.delete(record.EntryKey(seq))
+		g.delete(record.IndexKey(customer, seq))
 		if e.Kind == Charge {
-			g.delete(settledKey(e.Ref))
+			g.delete(record.SettledKey(e.Ref))
 		}
 		n++
 	}
 	for id, amount := range openings {
-		g.put(openingKey(id), amount.Append([]byte{version}))
+		g.put(record.OpeningKey(id), record.EncodeOpening(amount))
 	}
-	g.put([]byte(floorKey), f.encode())
+	g.put([]byte(record.FloorKey), f.Encode())
 	g.apply(func() { l.floor = f })
 	return g, n, nil
 }
 
 // opening reads the opening balance of an account.
 func (l *Ledger) opening(ctx context.Context, id string) (exchange.Amount, error) {
-	b, err := l.store.Get(ctx, openingKey(id))
+	b, err := l.store.Get(ctx, record.OpeningKey(id))
 	if errors.Is(err, state.ErrNotFound) {
 		return exchange.Amount{}, nil
 	}
 	if err != nil {
 		return exchange.Amount{}, err
 	}
-	a, ok := decodeOpening(b)
+	a, ok := record.DecodeOpening(b)
 	if !ok {
 		return exchange.Amount{}, fmt.Errorf("%w: opening balance of %s", ErrCorrupt, id)
 	}
 	return a, nil
 }
 
-func decodeOpening(record []byte) (exchange.Amount, bool) {
-	d := readRecord(record)
-	a := d.amount()
-	return a, d.whole()
-}
-
 // price returns a stored price row, or nil.
-func (l *Ledger) price(key digest) *exchange.Price {
+func (l *Ledger) price(key record.Digest) *exchange.Price {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if row := l.prices[key]; row != nil {
@@ -123,47 +119,19 @@ func (l *Ledger) price(key digest) *exchange.Price {
 	return nil
 }
 
-// add counts one entry. It works out again what a charge costs and fails when that is not what was charged.
-func (t *Totals) add(e *Entry, price func(digest) *exchange.Price) error {
-	t.Entries++
-	switch e.Kind {
-	case Credit:
-		t.Credited = t.Credited.Add(e.Amount)
-	case Refund:
-		t.Refunded = t.Refunded.Add(e.Amount)
-	case Adjustment:
-		amount := e.Amount
-		if e.To == Adjustments {
-			amount = amount.Neg()
-		}
-		t.Adjusted = t.Adjusted.Add(amount)
-	case Charge:
-		var cost exchange.Amount
-		if e.price != (digest{}) {
-			row := price(e.price)
-			if row == nil {
-				return fmt.Errorf("entry %d has an unknown price", e.Seq)
-			}
-			var ok bool
-			if cost, ok = row.Cost(&e.Usage); !ok {
-				cost = e.Held // beyond what can be counted; it was charged what was held
-			}
-		}
-		due := cost
-		if cost.Cmp(e.Held) > 0 {
-			due = e.Held
-		}
-		if due != e.Amount {
-			return fmt.Errorf("entry %d charges %s for usage that costs %s with %s held", e.Seq, e.Amount, cost, e.Held)
-		}
-		t.Charges++
-		t.Charged = t.Charged.Add(e.Amount)
-		t.Served = t.Served.Add(cost)
-		t.Excess = t.Excess.Add(cost.Sub(due))
-		if e.Flags&Estimated != 0 {
-			t.Estimates++
-			t.EstimatedAmount = t.EstimatedAmount.Add(e.Amount)
-		}
+// priceRow is a price row that holds refer to.
+type priceRow struct {
+	row    exchange.Price
+	stored bool
+}
+
+// intern returns the ledger's own copy of a row, so that a hold's price can not change.
+func (l *Ledger) intern(key record.Digest, p *exchange.Price) *priceRow {
+	if row := l.prices[key]; row != nil {
+		return row
 	}
-	return nil
+	row := &priceRow{row: *p}
+	row.row.Tiers = slices.Clone(p.Tiers)
+	l.prices[key] = row
+	return row
 }

@@ -10,14 +10,12 @@ import (
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/ledger/record"
 )
 
 // batchDelay is how long an intent of durability "batch", or a checkpoint, waits for company. With the commit after it
 // that stays within the 50 ms a route may lose.
 const batchDelay = 25 * time.Millisecond
-
-// maxAttempts is how many attempts an intent names; the first ones and the last are kept.
-const maxAttempts = 16
 
 // HoldRequest asks for money to be reserved for one call.
 type HoldRequest struct {
@@ -36,15 +34,6 @@ type Hold struct {
 	Expires time.Time
 }
 
-// Attempt is one call to an upstream that is about to be made under a hold.
-type Attempt struct {
-	Exchange   string // the exchange's id; may be empty
-	Upstream   string
-	Model      string // the upstream's name for the model
-	Number     int    // from 1
-	Durability string // "sync" (or empty): recorded on disk before Begin returns. "batch": within 50 ms
-}
-
 // Settlement is how a call ended.
 type Settlement struct {
 	Usage    exchange.Usage    // what it consumed; its Estimated flag is kept
@@ -54,7 +43,7 @@ type Settlement struct {
 
 // holding is an open hold. The ledger's lock guards it.
 type holding struct {
-	intent // what the store knows once an attempt was begun
+	record.Intent // what the store knows once an attempt was begun
 
 	id       string
 	account  *account
@@ -82,9 +71,9 @@ func (l *Ledger) Hold(ctx context.Context, r HoldRequest) (Hold, error) {
 	if err != nil {
 		return Hold{}, err
 	}
-	var key digest
+	var key record.Digest
 	if r.Price != nil {
-		key = digestOf(r.Price)
+		key = record.DigestOf(r.Price)
 	}
 	if err := l.enter(ctx); err != nil {
 		return Hold{}, err
@@ -94,7 +83,7 @@ func (l *Ledger) Hold(ctx context.Context, r HoldRequest) (Hold, error) {
 	switch {
 	case l.fault != nil:
 		return Hold{}, fmt.Errorf("%w: %w", ErrUnavailable, l.fault)
-	case a == nil || a.closed || isSystem(a.id):
+	case a == nil || a.closed || record.IsSystem(a.id):
 		return Hold{}, fmt.Errorf("%w: %s", ErrAccount, r.Account)
 	case len(l.holds) >= l.most:
 		return Hold{}, fmt.Errorf("%w: %d holds are open", ErrUnavailable, len(l.holds))
@@ -105,7 +94,7 @@ func (l *Ledger) Hold(ctx context.Context, r HoldRequest) (Hold, error) {
 	l.sequence++
 	h := &holding{
 		id: l.mint(l.sequence), account: a, deadline: now.Add(l.holdTTL),
-		intent: intent{
+		Intent: record.Intent{
 			Account: a.id, Exchange: r.Exchange, Model: r.Model, Held: amount, Placed: now,
 			Tags: maps.Clone(r.Tags), Checkpoint: exchange.Usage{Estimated: true},
 		},
@@ -142,8 +131,8 @@ func (r *HoldRequest) amount() (exchange.Amount, error) {
 	if r.Price == nil {
 		return exchange.Amount{}, nil
 	}
-	if err := checkPrice(r.Price); err != nil {
-		return exchange.Amount{}, err
+	if err := record.CheckPrice(r.Price); err != nil {
+		return exchange.Amount{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	amount, ok := r.Price.Most(&r.Max)
 	if !ok {
@@ -156,7 +145,7 @@ func (r *HoldRequest) amount() (exchange.Amount, error) {
 func (l *Ledger) mint(n uint64) string {
 	b := make([]byte, 0, len(l.node)+24)
 	b = append(append(b, l.node...), '-')
-	b = append(strconv.AppendUint(b, l.head.boot, 10), '-')
+	b = append(strconv.AppendUint(b, l.head.Boot, 10), '-')
 	return string(strconv.AppendUint(b, n, 10))
 }
 
@@ -249,8 +238,8 @@ func (l *Ledger) open(id string) (*holding, error) {
 func (h *holding) begin(at Attempt) []Attempt {
 	before := h.Attempts
 	fresh := append(make([]Attempt, 0, len(before)+1), before...)
-	if len(fresh) == maxAttempts {
-		fresh = fresh[:maxAttempts-1]
+	if len(fresh) == record.MaxAttempts {
+		fresh = fresh[:record.MaxAttempts-1]
 	}
 	h.Attempts = append(fresh, at)
 	if h.Exchange == "" {
@@ -353,10 +342,6 @@ func (l *Ledger) Release(ctx context.Context, id string) error {
 		}
 	}
 	return err
-}
-
-func isSystem(id string) bool {
-	return len(id) >= len(systemPrefix) && id[:len(systemPrefix)] == systemPrefix
 }
 
 // clip shortens what a caller gave for an error message.

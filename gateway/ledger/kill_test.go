@@ -223,7 +223,7 @@ func benchmarkCalls(b *testing.B, durability string) {
 		}
 	})
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
-	b.ReportMetric(float64(l.head.group)/b.Elapsed().Seconds(), "groups/s")
+	b.ReportMetric(float64(l.head.Group)/b.Elapsed().Seconds(), "groups/s")
 }
 
 func BenchmarkCallSync(b *testing.B)  { benchmarkCalls(b, "sync") }

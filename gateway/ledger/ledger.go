@@ -14,11 +14,11 @@ import (
 	"iter"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/ledger/record"
 	"github.com/postern-gateway/postern/gateway/state"
 )
 
@@ -34,23 +34,6 @@ var (
 	ErrClosed       = errors.New("ledger is closed")
 	ErrCorrupt      = errors.New("ledger's records are damaged")
 )
-
-// Bounds of what a ledger is given.
-const (
-	MaxName = 128  // octets of an account's id, a key, or a model's or upstream's name
-	MaxNote = 1024 // octets of a note
-	MaxTags = 16   // tags of one call
-	MaxTag  = 256  // octets of a tag's name and of its value
-)
-
-// The accounts on the other side of every movement. Customers' accounts can not begin with "system:".
-const (
-	Payments    = "system:payments"    // credits come from here: what was paid in, negated
-	Revenue     = "system:revenue"     // charges go here, refunds come from here
-	Adjustments = "system:adjustments" // corrections by operators
-)
-
-const systemPrefix = "system:"
 
 // Config configures a Ledger. Only Store is required.
 type Config struct {
@@ -81,12 +64,12 @@ type Ledger struct {
 	done  chan struct{} // closed when the writer has ended
 
 	// The writer's own.
-	head    head      // the last head that is known to be stored
-	doubt   *group    // a group of which it is not known whether it was stored
-	retry   time.Time // when a ledger at fault tries again
+	head    record.Head // the last head that is known to be stored
+	doubt   *group      // a group of which it is not known whether it was stored
+	retry   time.Time   // when a ledger at fault tries again
 	backoff time.Duration
-	sweep   time.Time // when entries are next looked through for old ones
-	floor   floor     // what was folded so far
+	sweep   time.Time    // when entries are next looked through for old ones
+	floor   record.Floor // what was folded so far
 
 	mu        sync.Mutex // guards what follows; never held during input or output, but for reading one record
 	closed    bool
@@ -97,7 +80,7 @@ type Ledger struct {
 	deadlines list.List // of *holding: all live equally long, so they expire in the order in which they were placed
 	dirty     []*holding
 	sequence  uint64
-	prices    map[digest]*priceRow
+	prices    map[record.Digest]*priceRow
 	recovered Recovery
 }
 
@@ -127,7 +110,7 @@ func Open(ctx context.Context, c Config) (*Ledger, error) {
 		store: c.Store, log: c.Log, currency: cmp.Or(c.Currency, "USD"), holdTTL: cmp.Or(c.HoldTTL, 10*time.Minute),
 		retain: c.Retain, node: cmp.Or(c.Node, "postern"), most: cmp.Or(c.Holds, 100_000), now: c.Now,
 		queue: make(chan *job, 4096), wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
-		accounts: map[string]*account{}, holds: map[string]*holding{}, prices: map[digest]*priceRow{},
+		accounts: map[string]*account{}, holds: map[string]*holding{}, prices: map[record.Digest]*priceRow{},
 	}
 	if l.log == nil {
 		l.log = slog.Default()
@@ -232,7 +215,7 @@ func (l *Ledger) CloseAccount(ctx context.Context, id string) error {
 }
 
 func (l *Ledger) setAccount(ctx context.Context, id string, closed bool) error {
-	if !validName(id) || strings.HasPrefix(id, systemPrefix) {
+	if !validName(id) || record.IsSystem(id) {
 		return fmt.Errorf("%w: account %q", ErrInvalid, id)
 	}
 	if err := l.enter(ctx); err != nil {
@@ -312,15 +295,15 @@ func (l *Ledger) Entries(ctx context.Context, id string, from uint64, limit int)
 			yield(Entry{}, fmt.Errorf("%w: %s", ErrAccount, id))
 			return
 		}
-		prefix := indexKey(id, 0)
+		prefix := record.IndexKey(id, 0)
 		prefix = prefix[:len(prefix)-8]
 		n := 0
-		for e, err := range l.store.Scan(ctx, prefix, indexKey(id, from)) {
+		for e, err := range l.store.Scan(ctx, prefix, record.IndexKey(id, from)) {
 			if err != nil {
 				yield(Entry{}, err)
 				return
 			}
-			seq, ok := sequenceOf(e.Key[len(prefix):])
+			seq, ok := record.SequenceOf(e.Key[len(prefix):])
 			if !ok {
 				yield(Entry{}, fmt.Errorf("%w: index of %s", ErrCorrupt, id))
 				return
@@ -358,36 +341,36 @@ func (l *Ledger) receipt(ctx context.Context, id string) (*exchange.Receipt, err
 	if err != nil {
 		return nil, err
 	}
-	e, err := l.entry(ctx, m.seq)
+	e, err := l.entry(ctx, m.Seq)
 	if err != nil {
-		return nil, fmt.Errorf("read entry %d of hold %s: %w", m.seq, id, err)
+		return nil, fmt.Errorf("read entry %d of hold %s: %w", m.Seq, id, err)
 	}
-	return e.receipt(), nil
+	return e.Receipt(), nil
 }
 
 // marker reads the record that says a hold was settled.
-func (l *Ledger) marker(ctx context.Context, id string) (marker, error) {
-	b, err := l.store.Get(ctx, settledKey(id))
+func (l *Ledger) marker(ctx context.Context, id string) (record.Marker, error) {
+	b, err := l.store.Get(ctx, record.SettledKey(id))
 	if errors.Is(err, state.ErrNotFound) {
-		return marker{}, fmt.Errorf("%w: %s", ErrHold, id)
+		return record.Marker{}, fmt.Errorf("%w: %s", ErrHold, id)
 	}
 	if err != nil {
-		return marker{}, fmt.Errorf("read hold %s: %w", id, err)
+		return record.Marker{}, fmt.Errorf("read hold %s: %w", id, err)
 	}
-	m, ok := decodeMarker(b)
+	m, ok := record.DecodeMarker(b)
 	if !ok {
-		return marker{}, fmt.Errorf("%w: hold %s", ErrCorrupt, id)
+		return record.Marker{}, fmt.Errorf("%w: hold %s", ErrCorrupt, id)
 	}
 	return m, nil
 }
 
 // entry reads one entry.
 func (l *Ledger) entry(ctx context.Context, seq uint64) (Entry, error) {
-	b, err := l.store.Get(ctx, entryKey(seq))
+	b, err := l.store.Get(ctx, record.EntryKey(seq))
 	if err != nil {
 		return Entry{}, err
 	}
-	e, _, ok := decodeEntry(seq, b)
+	e, _, ok := record.DecodeEntry(seq, b)
 	if !ok {
 		return Entry{}, fmt.Errorf("%w: entry %d", ErrCorrupt, seq)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/ledger/record"
 	"github.com/postern-gateway/postern/gateway/state"
 	"github.com/postern-gateway/postern/gateway/state/memory"
 )
@@ -549,15 +550,15 @@ func TestBatchIsStoredSoon(t *testing.T) {
 			t.Errorf("Begin: %v after %v", err, time.Since(start))
 		}
 		time.Sleep(50 * time.Millisecond)
-		if _, err := store.Get(t.Context(), intentKey(h.ID)); err != nil {
+		if _, err := store.Get(t.Context(), record.IntentKey(h.ID)); err != nil {
 			t.Errorf("after 50 ms the intent is not stored: %v", err)
 		}
 		for n := range int64(100) {
 			l.Checkpoint(h.ID, usage(1, n))
 		}
 		time.Sleep(50 * time.Millisecond)
-		b, _ := store.Get(t.Context(), intentKey(h.ID))
-		if i, ok := decodeIntent(b); !ok || i.Checkpoint.Units[exchange.Output] != 99 {
+		b, _ := store.Get(t.Context(), record.IntentKey(h.ID))
+		if i, ok := record.DecodeIntent(b); !ok || i.Checkpoint.Units[exchange.Output] != 99 {
 			t.Errorf("after 50 ms the checkpoint is %+v", i.Checkpoint)
 		}
 		verify(t, l)
@@ -779,26 +780,26 @@ func TestTampering(t *testing.T) {
 		}
 	}
 	tests := map[string]func(*testing.T, state.Store){
-		"an entry altered":        alter(entryKey(2), flip(40)),
-		"an entry missing":        remove(entryKey(2), indexKey("a", 2), settledKey("postern-1-1")),
-		"the last entry missing":  remove(entryKey(4), indexKey("a", 4), settledKey("postern-1-3")),
-		"an entry twice":          copied(entryKey(4), entryKey(5)),
-		"a marker missing":        remove(settledKey("postern-1-1")),
-		"a marker too many":       copied(settledKey("postern-1-1"), settledKey("postern-9-9")),
-		"a marker of another":     copied(settledKey("postern-1-1"), settledKey("postern-1-2")),
-		"an index missing":        remove(indexKey("a", 3)),
-		"an index too many":       copied(indexKey("a", 3), indexKey("b", 3)),
-		"a balance altered":       alter(accountKey("a"), func(v []byte) []byte { v[len(v)-1]++; return v }),
-		"a balance missing":       remove(accountKey("a")),
-		"an opening balance made": copied([]byte(accountKey("a")), openingKey("c")),
+		"an entry altered":        alter(record.EntryKey(2), flip(40)),
+		"an entry missing":        remove(record.EntryKey(2), record.IndexKey("a", 2), record.SettledKey("postern-1-1")),
+		"the last entry missing":  remove(record.EntryKey(4), record.IndexKey("a", 4), record.SettledKey("postern-1-3")),
+		"an entry twice":          copied(record.EntryKey(4), record.EntryKey(5)),
+		"a marker missing":        remove(record.SettledKey("postern-1-1")),
+		"a marker too many":       copied(record.SettledKey("postern-1-1"), record.SettledKey("postern-9-9")),
+		"a marker of another":     copied(record.SettledKey("postern-1-1"), record.SettledKey("postern-1-2")),
+		"an index missing":        remove(record.IndexKey("a", 3)),
+		"an index too many":       copied(record.IndexKey("a", 3), record.IndexKey("b", 3)),
+		"a balance altered":       alter(record.AccountKey("a"), func(v []byte) []byte { v[len(v)-1]++; return v }),
+		"a balance missing":       remove(record.AccountKey("a")),
+		"an opening balance made": copied([]byte(record.AccountKey("a")), record.OpeningKey("c")),
 		"an intent come back": func(t *testing.T, s state.Store) {
-			i := intent{Account: "a"}
+			i := record.Intent{Account: "a"}
 			var b state.Batch
-			b.Put(intentKey("postern-1-1"), i.encode())
+			b.Put(record.IntentKey("postern-1-1"), i.Encode())
 			s.Commit(ctx, &b)
 		},
-		"the head altered": alter([]byte(headKey), flip(20)),
-		"a stranger":       copied([]byte(headKey), []byte("ledger/z")),
+		"the head altered": alter([]byte(record.HeadKey), flip(20)),
+		"a stranger":       copied([]byte(record.HeadKey), []byte("ledger/z")),
 	}
 	for name, tamper := range tests {
 		t.Run(name, func(t *testing.T) {

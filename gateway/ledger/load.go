@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/ledger/record"
 	"github.com/postern-gateway/postern/gateway/state"
 )
 
@@ -18,51 +19,51 @@ func (l *Ledger) load(ctx context.Context) error {
 	var err error
 	l.head, err = l.readHead(ctx)
 	if errors.Is(err, state.ErrNotFound) {
-		for _, err := range l.store.Scan(ctx, []byte(allPrefix), nil) {
+		for _, err := range l.store.Scan(ctx, []byte(record.AllPrefix), nil) {
 			if err != nil {
 				return err
 			}
 			return fmt.Errorf("%w: there are records but no head", ErrCorrupt)
 		}
-		l.head = head{currency: l.currency}
+		l.head = record.Head{Currency: l.currency}
 	} else if err != nil {
 		return err
 	}
-	if l.head.currency != l.currency {
-		return fmt.Errorf("%w: the ledger is kept in %s, not %s", ErrInvalid, l.head.currency, l.currency)
+	if l.head.Currency != l.currency {
+		return fmt.Errorf("%w: the ledger is kept in %s, not %s", ErrInvalid, l.head.Currency, l.currency)
 	}
-	l.head.boot++
+	l.head.Boot++
 	if err := l.loadFloor(ctx); err != nil {
 		return err
 	}
-	for e, err := range l.store.Scan(ctx, []byte(accountPrefix), nil) {
+	for e, err := range l.store.Scan(ctx, []byte(record.AccountPrefix), nil) {
 		if err != nil {
 			return err
 		}
-		id := string(e.Key[len(accountPrefix):])
-		r, ok := decodeAccount(e.Value)
+		id := string(e.Key[len(record.AccountPrefix):])
+		r, ok := record.DecodeAccount(e.Value)
 		if !ok {
 			return fmt.Errorf("%w: account %s", ErrCorrupt, id)
 		}
-		l.accounts[id] = &account{id: id, closed: r.closed, opened: r.opened, total: r.total}
+		l.accounts[id] = &account{id: id, closed: r.Closed, opened: r.Opened, total: r.Total}
 	}
-	for e, err := range l.store.Scan(ctx, []byte(pricePrefix), nil) {
+	for e, err := range l.store.Scan(ctx, []byte(record.PricePrefix), nil) {
 		if err != nil {
 			return err
 		}
-		var key digest
-		row, ok := decodePrice(e.Value)
-		if !ok || copy(key[:], e.Key[len(pricePrefix):]) != len(key) {
+		var key record.Digest
+		row, ok := record.DecodePrice(e.Value)
+		if !ok || copy(key[:], e.Key[len(record.PricePrefix):]) != len(key) {
 			return fmt.Errorf("%w: a price row", ErrCorrupt)
 		}
 		l.prices[key] = &priceRow{row: row, stored: true}
 	}
 	var open []*holding
-	for e, err := range l.store.Scan(ctx, []byte(intentPrefix), nil) {
+	for e, err := range l.store.Scan(ctx, []byte(record.IntentPrefix), nil) {
 		if err != nil {
 			return err
 		}
-		h, err := l.reopen(string(e.Key[len(intentPrefix):]), e.Value)
+		h, err := l.reopen(string(e.Key[len(record.IntentPrefix):]), e.Value)
 		if err != nil {
 			return err
 		}
@@ -72,14 +73,14 @@ func (l *Ledger) load(ctx context.Context) error {
 }
 
 func (l *Ledger) loadFloor(ctx context.Context) error {
-	b, err := l.store.Get(ctx, []byte(floorKey))
+	b, err := l.store.Get(ctx, []byte(record.FloorKey))
 	if errors.Is(err, state.ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	f, ok := decodeFloor(b)
+	f, ok := record.DecodeFloor(b)
 	if !ok {
 		return fmt.Errorf("%w: floor", ErrCorrupt)
 	}
@@ -88,16 +89,16 @@ func (l *Ledger) loadFloor(ctx context.Context) error {
 }
 
 // reopen makes the hold of a stored intent known again.
-func (l *Ledger) reopen(id string, record []byte) (*holding, error) {
-	i, ok := decodeIntent(record)
+func (l *Ledger) reopen(id string, octets []byte) (*holding, error) {
+	i, ok := record.DecodeIntent(octets)
 	if !ok {
 		return nil, fmt.Errorf("%w: intent of hold %s", ErrCorrupt, id)
 	}
-	h := &holding{intent: i, id: id, account: l.accounts[i.Account], version: 1, stored: 1, deadline: time.Time{}}
+	h := &holding{Intent: i, id: id, account: l.accounts[i.Account], version: 1, stored: 1, deadline: time.Time{}}
 	if h.account == nil {
 		return nil, fmt.Errorf("%w: hold %s is of an unknown account", ErrCorrupt, id)
 	}
-	if i.Price != (digest{}) {
+	if i.Price != (record.Digest{}) {
 		if h.price = l.prices[i.Price]; h.price == nil {
 			return nil, fmt.Errorf("%w: hold %s has an unknown price", ErrCorrupt, id)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/ledger/record"
 	"github.com/postern-gateway/postern/gateway/state"
 )
 
@@ -57,17 +58,17 @@ func (l *Ledger) move(ctx context.Context, id string, amount exchange.Amount, ke
 		}
 		done, err := l.keyed(key)
 		if err == nil {
-			if done.account != id || done.amount != amount || done.kind != kind || done.hold != of {
-				return fmt.Errorf("%w: %s of %s to %s", ErrKey, done.kind, done.amount, done.account)
+			if done.Account != id || done.Amount != amount || done.Kind != kind || done.Hold != of {
+				return fmt.Errorf("%w: %s of %s to %s", ErrKey, done.Kind, done.Amount, done.Account)
 			}
-			entry = done.entry()
+			entry = done.Entry()
 			return nil
 		}
 		if !errors.Is(err, state.ErrNotFound) {
 			return err
 		}
 		a := l.accounts[id]
-		if a == nil || isSystem(id) || (kind == Credit && g.isClosed(a)) {
+		if a == nil || record.IsSystem(id) || (kind == Credit && g.isClosed(a)) {
 			return fmt.Errorf("%w: %s", ErrAccount, clip(id, MaxName))
 		}
 		if amount.Sign() < 0 {
@@ -99,7 +100,7 @@ func (l *Ledger) move(ctx context.Context, id string, amount exchange.Amount, ke
 			g.keys = map[string]bool{}
 		}
 		g.keys[key] = true
-		g.put(onceKey(key), keyed{kind: kind, account: id, amount: amount, hold: of, seq: e.Seq, time: e.Time}.encode())
+		g.put(record.OnceKey(key), record.Keyed{Kind: kind, Account: id, Amount: amount, Hold: of, Seq: e.Seq, Time: e.Time}.Encode())
 		entry = e
 		return nil
 	}})
@@ -129,28 +130,28 @@ func (g *group) refund(hold string, amount exchange.Amount) error {
 			return err
 		}
 	}
-	m.refunded = m.refunded.Add(amount)
-	if m.refunded.Cmp(m.amount) > 0 {
-		return fmt.Errorf("%w: the charge was %s, refunds would be %s", ErrInsufficient, m.amount, m.refunded)
+	m.Refunded = m.Refunded.Add(amount)
+	if m.Refunded.Cmp(m.Amount) > 0 {
+		return fmt.Errorf("%w: the charge was %s, refunds would be %s", ErrInsufficient, m.Amount, m.Refunded)
 	}
 	if g.refunded == nil {
-		g.refunded = map[string]marker{}
+		g.refunded = map[string]record.Marker{}
 	}
 	g.refunded[hold] = m
-	g.put(settledKey(hold), m.encode())
+	g.put(record.SettledKey(hold), m.Encode())
 	return nil
 }
 
 // keyed reads what was done under a key.
-func (l *Ledger) keyed(key string) (keyed, error) {
-	b, err := l.store.Get(context.Background(), onceKey(key))
+func (l *Ledger) keyed(key string) (record.Keyed, error) {
+	b, err := l.store.Get(context.Background(), record.OnceKey(key))
 	if err != nil {
-		return keyed{}, fmt.Errorf("read key: %w", err)
+		return record.Keyed{}, fmt.Errorf("read key: %w", err)
 	}
-	k, ok := decodeKeyed(b)
+	k, ok := record.DecodeKeyed(b)
 	if !ok {
-		return keyed{}, fmt.Errorf("%w: key %s", ErrCorrupt, key)
+		return record.Keyed{}, fmt.Errorf("%w: key %s", ErrCorrupt, key)
 	}
-	k.key = key
+	k.Key = key
 	return k, nil
 }

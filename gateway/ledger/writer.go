@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/ledger/record"
 	"github.com/postern-gateway/postern/gateway/state"
 )
 
@@ -41,10 +42,10 @@ type group struct {
 	l        *Ledger
 	batch    state.Batch
 	size     int
-	head     head
+	head     record.Head
 	changes  map[*account]*change
 	keys     map[string]bool // idempotency keys written by the group
-	refunded map[string]marker
+	refunded map[string]record.Marker
 	jobs     []*job
 	applies  []func() // run when the group is stored
 	undos    []func() // run, last first, when it is not
@@ -61,7 +62,7 @@ type change struct {
 
 func (l *Ledger) newGroup() *group {
 	g := &group{l: l, head: l.head, changes: map[*account]*change{}}
-	g.head.group++
+	g.head.Group++
 	return g
 }
 
@@ -122,22 +123,22 @@ func (g *group) system(id string) *account {
 
 // post appends an entry that moves money between two accounts. It sets what the group knows: number, time, balance.
 func (g *group) post(from, to *account, e *Entry) {
-	g.head.seq++
-	e.Seq, e.From, e.To = g.head.seq, from.id, to.id
+	g.head.Seq++
+	e.Seq, e.From, e.To = g.head.Seq, from.id, to.id
 	e.Time = g.l.now()
 	f, t := g.change(from), g.change(to)
 	f.total = f.total.Sub(e.Amount)
 	t.total = t.total.Add(e.Amount)
 	customer := from
-	if isSystem(from.id) {
+	if record.IsSystem(from.id) {
 		customer = to
 	}
 	c := g.change(customer)
 	e.Balance = c.total.Sub(customer.held).Add(c.freed)
-	value := encodeEntry(e)
-	g.head.chain = link(g.head.chain, e.Seq, value)
-	g.put(entryKey(e.Seq), append(value, g.head.chain[:]...))
-	g.put(indexKey(customer.id, e.Seq), []byte{})
+	value := record.EncodeEntry(e)
+	g.head.Chain = record.Link(g.head.Chain, e.Seq, value)
+	g.put(record.EntryKey(e.Seq), append(value, g.head.Chain[:]...))
+	g.put(record.IndexKey(customer.id, e.Seq), []byte{})
 }
 
 // settle ends a hold with a charge.
@@ -154,7 +155,7 @@ func (g *group) settle(h *holding, s Settlement, flags Flags) {
 	}
 	e := &Entry{
 		Kind: Charge, Flags: flags, Amount: amount, Ref: h.id, Model: h.Model, Exchange: h.Exchange,
-		Attempts: len(h.Attempts), Usage: s.Usage, Held: h.Held, Tags: mergeTags(h.Tags, s.Tags), price: h.Price,
+		Attempts: len(h.Attempts), Usage: s.Usage, Held: h.Held, Tags: mergeTags(h.Tags, s.Tags), Row: h.Price,
 	}
 	if n := len(h.Attempts); n > 0 {
 		last := h.Attempts[n-1]
@@ -168,8 +169,8 @@ func (g *group) settle(h *holding, s Settlement, flags Flags) {
 	c := g.change(h.account)
 	c.freed = c.freed.Add(h.Held)
 	g.post(h.account, g.system(Revenue), e)
-	g.put(settledKey(h.id), marker{seq: e.Seq, amount: e.Amount}.encode())
-	g.end(h, &outcome{receipt: e.receipt()})
+	g.put(record.SettledKey(h.id), record.Marker{Seq: e.Seq, Amount: e.Amount}.Encode())
+	g.end(h, &outcome{receipt: e.Receipt()})
 }
 
 // release ends a hold without one.
@@ -178,7 +179,7 @@ func (g *group) release(h *holding) { g.end(h, &outcome{}) }
 func (g *group) end(h *holding, o *outcome) {
 	h.outcome = o
 	if h.version > 0 || h.stored > 0 {
-		g.delete(intentKey(h.id)) // whether or not it is there: a commit that failed may have put it there
+		g.delete(record.IntentKey(h.id)) // whether or not it is there: a commit that failed may have put it there
 	}
 	g.apply(func() { g.l.forget(h) })
 	g.undo(func() { h.outcome = nil })
@@ -190,7 +191,7 @@ func (g *group) intent(h *holding) {
 		g.price(h)
 	}
 	version := h.version
-	g.put(intentKey(h.id), h.intent.encode())
+	g.put(record.IntentKey(h.id), h.Intent.Encode())
 	g.apply(func() { h.stored = max(h.stored, version) })
 }
 
@@ -201,7 +202,7 @@ func (g *group) price(h *holding) {
 		return
 	}
 	row.stored = true // for the rest of the group
-	g.put(priceKey(h.Price), encodePrice(&row.row))
+	g.put(record.PriceKey(h.Price), record.EncodePrice(&row.row))
 	g.undo(func() { row.stored = false })
 }
 
@@ -396,9 +397,9 @@ func (g *group) commit() bool {
 	var err error
 	if len(g.batch.Writes) > 0 || len(g.changes) > 0 || g.force {
 		for a, c := range g.changes {
-			g.put(accountKey(a.id), accountRecord{closed: c.closed, opened: a.opened, total: c.total}.encode())
+			g.put(record.AccountKey(a.id), record.Account{Closed: c.closed, Opened: a.opened, Total: c.total}.Encode())
 		}
-		g.put([]byte(headKey), g.head.encode())
+		g.put([]byte(record.HeadKey), g.head.Encode())
 		ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 		err = l.store.Commit(ctx, &g.batch)
 		cancel()
@@ -446,7 +447,7 @@ func (l *Ledger) dropGroup(g *group) {
 	for _, f := range slices.Backward(g.undos) {
 		f()
 	}
-	l.head.group = g.head.group
+	l.head.Group = g.head.Group
 }
 
 // resolve finds out whether the group in doubt was stored. It returns false while the store does not say.
@@ -463,7 +464,7 @@ func (l *Ledger) resolve() bool {
 		return false
 	}
 	l.doubt = nil
-	if err == nil && stored.group == g.head.group && stored.boot == g.head.boot {
+	if err == nil && stored.Group == g.head.Group && stored.Boot == g.head.Boot {
 		l.keepGroup(g)
 	} else {
 		l.dropGroup(g)
@@ -496,14 +497,14 @@ func (l *Ledger) recover() {
 }
 
 // readHead reads the head that is stored.
-func (l *Ledger) readHead(ctx context.Context) (head, error) {
-	b, err := l.store.Get(ctx, []byte(headKey))
+func (l *Ledger) readHead(ctx context.Context) (record.Head, error) {
+	b, err := l.store.Get(ctx, []byte(record.HeadKey))
 	if err != nil {
-		return head{}, fmt.Errorf("read head: %w", err)
+		return record.Head{}, fmt.Errorf("read head: %w", err)
 	}
-	h, ok := decodeHead(b)
+	h, ok := record.DecodeHead(b)
 	if !ok {
-		return head{}, fmt.Errorf("%w: head", ErrCorrupt)
+		return record.Head{}, fmt.Errorf("%w: head", ErrCorrupt)
 	}
 	return h, nil
 }

@@ -1,4 +1,6 @@
-package ledger
+// Package record is what a ledger stores: the records, their keys, and the proof that they add up. Its main type is Entry.
+// It knows octets only; what is done with them is the ledger's.
+package record
 
 import (
 	"crypto/sha256"
@@ -12,57 +14,104 @@ import (
 	"github.com/postern-gateway/postern/gateway/exchange"
 )
 
+// Bounds of what a ledger is given.
+const (
+	MaxName = 128  // octets of an account's id, a key, or a model's or upstream's name
+	MaxNote = 1024 // octets of a note
+	MaxTags = 16   // tags of one call
+	MaxTag  = 256  // octets of a tag's name and of its value
+)
+
+// The accounts on the other side of every movement. Customers' accounts can not begin with "system:".
+const (
+	Payments    = "system:payments"    // credits come from here: what was paid in, negated
+	Revenue     = "system:revenue"     // charges go here, refunds come from here
+	Adjustments = "system:adjustments" // corrections by operators
+)
+
+const systemPrefix = "system:"
+
+// MaxAttempts is how many attempts an intent names; the first ones and the last are kept.
+const MaxAttempts = 16
+
+// IsSystem reports whether an account is the system's own.
+func IsSystem(id string) bool {
+	return len(id) >= len(systemPrefix) && id[:len(systemPrefix)] == systemPrefix
+}
+
+// Attempt is one call to an upstream that is about to be made under a hold.
+type Attempt struct {
+	Exchange   string // the exchange's id; may be empty
+	Upstream   string
+	Model      string // the upstream's name for the model
+	Number     int    // from 1
+	Durability string // "sync" (or empty): recorded on disk before Begin returns. "batch": within 50 ms
+}
+
 // The keys of the records, in the order in which Verify meets them. DESIGN.md says what each one holds.
 const (
-	accountPrefix = "ledger/a/" // + account
-	openingPrefix = "ledger/b/" // + account
-	floorKey      = "ledger/f"
-	headKey       = "ledger/h"
-	intentPrefix  = "ledger/i/" // + hold
+	AccountPrefix = "ledger/a/" // + account
+	OpeningPrefix = "ledger/b/" // + account
+	FloorKey      = "ledger/f"
+	HeadKey       = "ledger/h"
+	IntentPrefix  = "ledger/i/" // + hold
 	oncePrefix    = "ledger/k/" // + idempotency key
-	pricePrefix   = "ledger/p/" // + digest
-	entryPrefix   = "ledger/t/" // + sequence number, 8 octets, big endian
+	PricePrefix   = "ledger/p/" // + digest
+	EntryPrefix   = "ledger/t/" // + sequence number, 8 octets, big endian
 	settledPrefix = "ledger/u/" // + hold
 	indexPrefix   = "ledger/x/" // + account, a zero octet, sequence number
-	allPrefix     = "ledger/"
+	AllPrefix     = "ledger/"
 )
 
 // version is the first octet of every value.
 const version = 1
 
-func accountKey(id string) []byte { return []byte(accountPrefix + id) }
-func openingKey(id string) []byte { return []byte(openingPrefix + id) }
-func intentKey(id string) []byte  { return []byte(intentPrefix + id) }
-func onceKey(key string) []byte   { return []byte(oncePrefix + key) }
-func settledKey(id string) []byte { return []byte(settledPrefix + id) }
-func priceKey(d digest) []byte    { return append([]byte(pricePrefix), d[:]...) }
-func entryKey(seq uint64) []byte {
-	return binary.BigEndian.AppendUint64([]byte(entryPrefix), seq)
-}
-func indexKey(id string, seq uint64) []byte {
+// AccountKey returns the key of an account's record.
+func AccountKey(id string) []byte { return []byte(AccountPrefix + id) }
+
+// OpeningKey returns the key of an account's opening balance.
+func OpeningKey(id string) []byte { return []byte(OpeningPrefix + id) }
+
+// IntentKey returns the key of a hold's intent.
+func IntentKey(id string) []byte { return []byte(IntentPrefix + id) }
+
+// OnceKey returns the key of what was done under an idempotency key.
+func OnceKey(key string) []byte { return []byte(oncePrefix + key) }
+
+// SettledKey returns the key of a hold's settled marker.
+func SettledKey(id string) []byte { return []byte(settledPrefix + id) }
+
+// PriceKey returns the key of a price row.
+func PriceKey(d Digest) []byte { return append([]byte(PricePrefix), d[:]...) }
+
+// EntryKey returns the key of an entry.
+func EntryKey(seq uint64) []byte { return binary.BigEndian.AppendUint64([]byte(EntryPrefix), seq) }
+
+// IndexKey returns the key of an account's index record of an entry. All of an account's begin alike but for 8 octets.
+func IndexKey(id string, seq uint64) []byte {
 	return binary.BigEndian.AppendUint64(append([]byte(indexPrefix+id), 0), seq)
 }
 
-// sequenceOf reads the sequence number at the end of a key.
-func sequenceOf(b []byte) (uint64, bool) {
+// SequenceOf reads the sequence number at the end of a key.
+func SequenceOf(b []byte) (uint64, bool) {
 	if len(b) != 8 {
 		return 0, false
 	}
 	return binary.BigEndian.Uint64(b), true
 }
 
-// chainSize is the length of the hash at the end of an entry.
-const chainSize = sha256.Size
+// ChainSize is the length of the hash at the end of an entry.
+const ChainSize = sha256.Size
 
-// link returns the hash that chains an entry to the one before it.
-func link(before [chainSize]byte, seq uint64, body []byte) [chainSize]byte {
+// Link returns the hash that chains an entry to the one before it.
+func Link(before [ChainSize]byte, seq uint64, body []byte) [ChainSize]byte {
 	h := sha256.New()
 	h.Write(before[:])
 	var number [8]byte
 	binary.BigEndian.PutUint64(number[:], seq)
 	h.Write(number[:])
 	h.Write(body)
-	var sum [chainSize]byte
+	var sum [ChainSize]byte
 	h.Sum(sum[:0])
 	return sum
 }
@@ -129,11 +178,11 @@ type Entry struct {
 	Held          exchange.Amount // what was reserved
 	Tags          map[string]string
 
-	price digest // the row itself
+	Row Digest // the row itself
 }
 
-// receipt makes the receipt of a charge.
-func (e *Entry) receipt() *exchange.Receipt {
+// Receipt makes the receipt of a charge.
+func (e *Entry) Receipt() *exchange.Receipt {
 	return &exchange.Receipt{
 		ID: e.Ref, Account: e.From, Model: e.Model, Usage: e.Usage, Price: e.Price, Amount: e.Amount, Balance: e.Balance,
 	}
@@ -282,7 +331,7 @@ func (d *decoder) moment() time.Time {
 	return time.UnixMicro(int64(n - 1))
 }
 
-func (d *decoder) digest() (v digest) {
+func (d *decoder) digest() (v Digest) {
 	copy(v[:], d.take(len(v)))
 	return v
 }
@@ -321,8 +370,8 @@ func (d *decoder) tags() map[string]string {
 	return tags
 }
 
-// encodeEntry returns the record of an entry without the hash that follows it; Seq is in its key.
-func encodeEntry(e *Entry) []byte {
+// EncodeEntry returns the record of an entry without the hash that follows it; Seq is in its key.
+func EncodeEntry(e *Entry) []byte {
 	b := newRecord(320)
 	b.octet(byte(e.Kind))
 	b.octet(byte(e.Flags))
@@ -342,19 +391,19 @@ func encodeEntry(e *Entry) []byte {
 		b.number(uint64(e.Attempts))
 		b.usage(&e.Usage)
 		b.text(e.Price)
-		b.octets(e.price[:])
+		b.octets(e.Row[:])
 		b.amount(e.Held)
 		b.tags(e.Tags)
 	}
 	return b
 }
 
-// decodeEntry reads an entry and the hash that follows it.
-func decodeEntry(seq uint64, record []byte) (e Entry, chain [chainSize]byte, ok bool) {
-	if len(record) < chainSize {
+// DecodeEntry reads an entry and the hash that follows it.
+func DecodeEntry(seq uint64, record []byte) (e Entry, chain [ChainSize]byte, ok bool) {
+	if len(record) < ChainSize {
 		return e, chain, false
 	}
-	body, hash := record[:len(record)-chainSize], record[len(record)-chainSize:]
+	body, hash := record[:len(record)-ChainSize], record[len(record)-ChainSize:]
 	copy(chain[:], hash)
 	d := readRecord(body)
 	e.Seq = seq
@@ -376,7 +425,7 @@ func decodeEntry(seq uint64, record []byte) (e Entry, chain [chainSize]byte, ok 
 		e.Attempts = d.count(math.MaxInt32)
 		e.Usage = d.usage()
 		e.Price = d.text(MaxName)
-		e.price = d.digest()
+		e.Row = d.digest()
 		e.Held = d.amount()
 		e.Tags = d.tags()
 	}
@@ -386,20 +435,21 @@ func decodeEntry(seq uint64, record []byte) (e Entry, chain [chainSize]byte, ok 
 	return e, chain, d.whole()
 }
 
-// intent is what the store knows of an open hold.
-type intent struct {
+// Intent is what the store knows of an open hold.
+type Intent struct {
 	Account    string
 	Exchange   string
 	Model      string
 	Held       exchange.Amount
 	Placed     time.Time
-	Price      digest // zero: free
+	Price      Digest // zero: free
 	Attempts   []Attempt
 	Checkpoint exchange.Usage
 	Tags       map[string]string
 }
 
-func (i *intent) encode() []byte {
+// Encode returns the record.
+func (i *Intent) Encode() []byte {
 	b := newRecord(192)
 	b.text(i.Account)
 	b.text(i.Exchange)
@@ -419,7 +469,8 @@ func (i *intent) encode() []byte {
 	return b
 }
 
-func decodeIntent(record []byte) (i intent, ok bool) {
+// DecodeIntent reads a record; ok is false when it is damaged.
+func DecodeIntent(record []byte) (i Intent, ok bool) {
 	d := readRecord(record)
 	i.Account = d.text(MaxName)
 	i.Exchange = d.text(MaxName)
@@ -427,7 +478,7 @@ func decodeIntent(record []byte) (i intent, ok bool) {
 	i.Held = d.amount()
 	i.Placed = d.moment()
 	i.Price = d.digest()
-	for range d.count(maxAttempts) {
+	for range d.count(MaxAttempts) {
 		i.Attempts = append(i.Attempts, Attempt{
 			Exchange: d.text(MaxName), Upstream: d.text(MaxName), Model: d.text(MaxName), Number: d.count(math.MaxInt32),
 		})
@@ -440,125 +491,128 @@ func decodeIntent(record []byte) (i intent, ok bool) {
 	return i, d.whole()
 }
 
-// accountRecord is an account as it is stored.
-type accountRecord struct {
-	closed bool
-	opened time.Time
-	total  exchange.Amount
+// Account is an account as it is stored.
+type Account struct {
+	Closed bool
+	Opened time.Time
+	Total  exchange.Amount
 }
 
-func (a accountRecord) encode() []byte {
+// Encode returns the record.
+func (a Account) Encode() []byte {
 	b := newRecord(32)
-	b.flag(a.closed)
-	b.moment(a.opened)
-	b.amount(a.total)
+	b.flag(a.Closed)
+	b.moment(a.Opened)
+	b.amount(a.Total)
 	return b
 }
 
-func decodeAccount(record []byte) (a accountRecord, ok bool) {
+// DecodeAccount reads a record; ok is false when it is damaged.
+func DecodeAccount(record []byte) (a Account, ok bool) {
 	d := readRecord(record)
-	a = accountRecord{closed: d.flag(), opened: d.moment(), total: d.amount()}
+	a = Account{Closed: d.flag(), Opened: d.moment(), Total: d.amount()}
 	return a, d.whole()
 }
 
-// head says where the entries end. It is written with every group.
-type head struct {
-	currency string
-	boot     uint64 // counts openings; a part of every id
-	group    uint64 // counts groups, tried ones included
-	seq      uint64 // of the last entry
-	chain    [chainSize]byte
+// Head says where the entries end. It is written with every group.
+type Head struct {
+	Currency string
+	Boot     uint64 // counts openings; a part of every id
+	Group    uint64 // counts groups, tried ones included
+	Seq      uint64 // of the last entry
+	Chain    [ChainSize]byte
 }
 
-func (h head) encode() []byte {
+// Encode returns the record.
+func (h Head) Encode() []byte {
 	b := newRecord(64)
-	b.text(h.currency)
-	b.number(h.boot)
-	b.number(h.group)
-	b.number(h.seq)
-	b.octets(h.chain[:])
+	b.text(h.Currency)
+	b.number(h.Boot)
+	b.number(h.Group)
+	b.number(h.Seq)
+	b.octets(h.Chain[:])
 	return b
 }
 
-func decodeHead(record []byte) (h head, ok bool) {
+// DecodeHead reads a record; ok is false when it is damaged.
+func DecodeHead(record []byte) (h Head, ok bool) {
 	d := readRecord(record)
-	h = head{currency: d.text(3), boot: d.number(), group: d.number(), seq: d.number()}
-	copy(h.chain[:], d.take(chainSize))
+	h = Head{Currency: d.text(3), Boot: d.number(), Group: d.number(), Seq: d.number()}
+	copy(h.Chain[:], d.take(ChainSize))
 	return h, d.whole()
 }
 
-// marker says that a hold was settled, and by which entry.
-type marker struct {
-	seq      uint64
-	amount   exchange.Amount
-	refunded exchange.Amount
+// Marker says that a hold was settled, and by which entry.
+type Marker struct {
+	Seq      uint64
+	Amount   exchange.Amount
+	Refunded exchange.Amount
 }
 
-func (m marker) encode() []byte {
+// Encode returns the record.
+func (m Marker) Encode() []byte {
 	b := newRecord(48)
-	b.number(m.seq)
-	b.amount(m.amount)
-	b.amount(m.refunded)
+	b.number(m.Seq)
+	b.amount(m.Amount)
+	b.amount(m.Refunded)
 	return b
 }
 
-func decodeMarker(record []byte) (m marker, ok bool) {
+// DecodeMarker reads a record; ok is false when it is damaged.
+func DecodeMarker(record []byte) (m Marker, ok bool) {
 	d := readRecord(record)
-	m = marker{seq: d.number(), amount: d.amount(), refunded: d.amount()}
+	m = Marker{Seq: d.number(), Amount: d.amount(), Refunded: d.amount()}
 	return m, d.whole()
 }
 
-// keyed says what was done under an idempotency key. It outlives its entry.
-type keyed struct {
-	kind    Kind
-	account string
-	amount  exchange.Amount // as it was asked for: an adjustment's can be negative
-	hold    string          // a refund's
-	seq     uint64
-	time    time.Time
+// Keyed says what was done under an idempotency key. It outlives its entry.
+type Keyed struct {
+	Kind    Kind
+	Account string
+	Amount  exchange.Amount // as it was asked for: an adjustment's can be negative
+	Hold    string          // a refund's
+	Seq     uint64
+	Time    time.Time
 
-	key string // not stored: it is in the record's key
+	Key string // not stored: it is in the record's key
 }
 
-func (k keyed) encode() []byte {
+// Encode returns the record.
+func (k Keyed) Encode() []byte {
 	b := newRecord(96)
-	b.octet(byte(k.kind))
-	b.text(k.account)
-	b.amount(k.amount)
-	b.text(k.hold)
-	b.number(k.seq)
-	b.moment(k.time)
+	b.octet(byte(k.Kind))
+	b.text(k.Account)
+	b.amount(k.Amount)
+	b.text(k.Hold)
+	b.number(k.Seq)
+	b.moment(k.Time)
 	return b
 }
 
-func decodeKeyed(record []byte) (k keyed, ok bool) {
+// DecodeKeyed reads a record; ok is false when it is damaged.
+func DecodeKeyed(record []byte) (k Keyed, ok bool) {
 	d := readRecord(record)
-	k = keyed{
-		kind: Kind(d.octet()), account: d.text(MaxName), amount: d.amount(), hold: d.text(MaxName), seq: d.number(), time: d.moment(),
+	k = Keyed{
+		Kind: Kind(d.octet()), Account: d.text(MaxName), Amount: d.amount(), Hold: d.text(MaxName), Seq: d.number(), Time: d.moment(),
 	}
 	return k, d.whole()
 }
 
-// entry returns the entry that was made, as far as the record knows it.
-func (k keyed) entry() Entry {
-	other := map[Kind]string{Credit: Payments, Adjustment: Adjustments, Refund: Revenue}[k.kind]
-	e := Entry{Seq: k.seq, Time: k.time, Kind: k.kind, From: other, To: k.account, Amount: k.amount, Ref: k.key, Of: k.hold}
-	if k.amount.Sign() < 0 {
-		e.From, e.To, e.Amount = k.account, other, k.amount.Neg()
+// Entry returns the entry that was made, as far as the record knows it.
+func (k Keyed) Entry() Entry {
+	other := map[Kind]string{Credit: Payments, Adjustment: Adjustments, Refund: Revenue}[k.Kind]
+	e := Entry{Seq: k.Seq, Time: k.Time, Kind: k.Kind, From: other, To: k.Account, Amount: k.Amount, Ref: k.Key, Of: k.Hold}
+	if k.Amount.Sign() < 0 {
+		e.From, e.To, e.Amount = k.Account, other, k.Amount.Neg()
 	}
 	return e
 }
 
-// digest names a price row by its content.
-type digest [16]byte
+// Digest names a price row by its content.
+type Digest [16]byte
 
-// priceRow is a price row that holds refer to.
-type priceRow struct {
-	row    exchange.Price
-	stored bool
-}
-
-func encodePrice(p *exchange.Price) []byte {
+// EncodePrice returns the record of a price row.
+func EncodePrice(p *exchange.Price) []byte {
 	b := newRecord(256)
 	b.text(p.Name)
 	b.moment(p.Effective)
@@ -579,7 +633,8 @@ func encodePrice(p *exchange.Price) []byte {
 	return b
 }
 
-func decodePrice(record []byte) (p exchange.Price, ok bool) {
+// DecodePrice reads a record; ok is false when it is damaged.
+func DecodePrice(record []byte) (p exchange.Price, ok bool) {
 	d := readRecord(record)
 	units := func(per *[exchange.UnitCount]exchange.Amount, set *[exchange.UnitCount]bool) {
 		for u := range per {
@@ -597,14 +652,14 @@ func decodePrice(record []byte) (p exchange.Price, ok bool) {
 		units(&t.Per, &t.Set)
 		p.Tiers = append(p.Tiers, t)
 	}
-	return p, d.whole() && checkPrice(&p) == nil
+	return p, d.whole() && CheckPrice(&p) == nil
 }
 
 // maxTiers is how many tiers a price row has at most.
 const maxTiers = 32
 
-// checkPrice refuses a row that can not be a price.
-func checkPrice(p *exchange.Price) error {
+// CheckPrice refuses a row that can not be a price.
+func CheckPrice(p *exchange.Price) error {
 	bad := len(p.Name) > MaxName || len(p.Tiers) > maxTiers
 	for _, a := range p.Per {
 		bad = bad || a.Sign() < 0
@@ -616,26 +671,15 @@ func checkPrice(p *exchange.Price) error {
 		}
 	}
 	if bad {
-		return fmt.Errorf("%w: price row %q", ErrInvalid, clip(p.Name, MaxName))
+		return fmt.Errorf("price row %.40q has a negative price, or too long a name or too many tiers", p.Name)
 	}
 	return nil
 }
 
-// digestOf returns the digest of a row.
-func digestOf(p *exchange.Price) digest {
-	sum := sha256.Sum256(encodePrice(p))
-	return digest(sum[:len(digest{})])
-}
-
-// intern returns the ledger's own copy of a row, so that a hold's price can not change.
-func (l *Ledger) intern(key digest, p *exchange.Price) *priceRow {
-	if row := l.prices[key]; row != nil {
-		return row
-	}
-	row := &priceRow{row: *p}
-	row.row.Tiers = slices.Clone(p.Tiers)
-	l.prices[key] = row
-	return row
+// DigestOf returns the digest of a row.
+func DigestOf(p *exchange.Price) Digest {
+	sum := sha256.Sum256(EncodePrice(p))
+	return Digest(sum[:len(Digest{})])
 }
 
 // Totals is what a stretch of entries comes to. Charged + Excess = Served: what was taken for calls, and what could not
@@ -669,25 +713,82 @@ func (t *Totals) decode(d *decoder) {
 	}
 }
 
-// floor says up to where entries were folded into opening balances, and what they came to.
-type floor struct {
-	seq    uint64
-	chain  [chainSize]byte
-	totals Totals
+// Add counts one entry. It works out again what a charge costs and fails when that is not what was charged.
+func (t *Totals) Add(e *Entry, price func(Digest) *exchange.Price) error {
+	t.Entries++
+	switch e.Kind {
+	case Credit:
+		t.Credited = t.Credited.Add(e.Amount)
+	case Refund:
+		t.Refunded = t.Refunded.Add(e.Amount)
+	case Adjustment:
+		amount := e.Amount
+		if e.To == Adjustments {
+			amount = amount.Neg()
+		}
+		t.Adjusted = t.Adjusted.Add(amount)
+	case Charge:
+		var cost exchange.Amount
+		if e.Row != (Digest{}) {
+			row := price(e.Row)
+			if row == nil {
+				return fmt.Errorf("entry %d has an unknown price", e.Seq)
+			}
+			var ok bool
+			if cost, ok = row.Cost(&e.Usage); !ok {
+				cost = e.Held // beyond what can be counted; it was charged what was held
+			}
+		}
+		due := cost
+		if cost.Cmp(e.Held) > 0 {
+			due = e.Held
+		}
+		if due != e.Amount {
+			return fmt.Errorf("entry %d charges %s for usage that costs %s with %s held", e.Seq, e.Amount, cost, e.Held)
+		}
+		t.Charges++
+		t.Charged = t.Charged.Add(e.Amount)
+		t.Served = t.Served.Add(cost)
+		t.Excess = t.Excess.Add(cost.Sub(due))
+		if e.Flags&Estimated != 0 {
+			t.Estimates++
+			t.EstimatedAmount = t.EstimatedAmount.Add(e.Amount)
+		}
+	}
+	return nil
 }
 
-func (f *floor) encode() []byte {
+// Floor says up to where entries were folded into opening balances, and what they came to.
+type Floor struct {
+	Seq    uint64
+	Chain  [ChainSize]byte
+	Totals Totals
+}
+
+// Encode returns the record.
+func (f *Floor) Encode() []byte {
 	b := newRecord(192)
-	b.number(f.seq)
-	b.octets(f.chain[:])
-	f.totals.encode(&b)
+	b.number(f.Seq)
+	b.octets(f.Chain[:])
+	f.Totals.encode(&b)
 	return b
 }
 
-func decodeFloor(record []byte) (f floor, ok bool) {
+// DecodeFloor reads a record; ok is false when it is damaged.
+func DecodeFloor(record []byte) (f Floor, ok bool) {
 	d := readRecord(record)
-	f.seq = d.number()
-	copy(f.chain[:], d.take(chainSize))
-	f.totals.decode(d)
+	f.Seq = d.number()
+	copy(f.Chain[:], d.take(ChainSize))
+	f.Totals.decode(d)
 	return f, d.whole()
+}
+
+// EncodeOpening returns the record of an opening balance.
+func EncodeOpening(a exchange.Amount) []byte { return a.Append([]byte{version}) }
+
+// DecodeOpening reads what EncodeOpening returned.
+func DecodeOpening(record []byte) (exchange.Amount, bool) {
+	d := readRecord(record)
+	a := d.amount()
+	return a, d.whole()
 }

@@ -1,4 +1,4 @@
-package ledger
+package record
 
 import (
 	"bytes"
@@ -8,6 +8,28 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/exchange"
 )
+
+// money reads an amount.
+func money(s string) exchange.Amount {
+	a, err := exchange.ParseAmount(s)
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
+
+// price returns a row of one unit of money for each input token and two for each output token.
+func price() *exchange.Price {
+	p := &exchange.Price{Name: "plain@1"}
+	p.Per[exchange.Input], p.Set[exchange.Input] = money("1"), true
+	p.Per[exchange.Output], p.Set[exchange.Output] = money("2"), true
+	return p
+}
+
+func usage(input, output int64) (u exchange.Usage) {
+	u.Units[exchange.Input], u.Units[exchange.Output] = input, output
+	return u
+}
 
 // sample returns one record of every kind.
 func sample() map[string][]byte {
@@ -20,20 +42,20 @@ func sample() map[string][]byte {
 		Kind: Charge, Flags: Estimated | Capped, Time: time.UnixMicro(1_700_000_000_000_001), From: "a", To: Revenue,
 		Amount: money("1.5"), Balance: money("-2"), Ref: "n-1-2", Note: "note", Model: "m", Upstream: "u", UpstreamModel: "um",
 		Exchange: "x", Attempts: 3, Usage: u, Price: p.Name, Held: money("2"), Tags: map[string]string{"b": "2", "a": "1"},
-		price: digestOf(p),
+		Row: DigestOf(p),
 	}
-	i := intent{
-		Account: "a", Exchange: "x", Model: "m", Held: money("2"), Placed: e.Time, Price: e.price, Checkpoint: u,
+	i := Intent{
+		Account: "a", Exchange: "x", Model: "m", Held: money("2"), Placed: e.Time, Price: e.Row, Checkpoint: u,
 		Attempts: []Attempt{{Upstream: "u", Model: "um", Number: 1}, {Exchange: "y", Number: 2}}, Tags: e.Tags,
 	}
-	f := floor{seq: 9, totals: Totals{Entries: 9, Charges: 4, Charged: money("3")}}
+	f := Floor{Seq: 9, Totals: Totals{Entries: 9, Charges: 4, Charged: money("3")}}
 	return map[string][]byte{
-		"entry": append(encodeEntry(&e), make([]byte, chainSize)...), "intent": i.encode(), "price": encodePrice(p),
-		"account": accountRecord{closed: true, opened: e.Time, total: money("-7")}.encode(),
-		"head":    head{currency: "USD", boot: 3, group: 1 << 40, seq: 5}.encode(),
-		"marker":  marker{seq: 4, amount: money("3"), refunded: money("1")}.encode(),
-		"keyed":   keyed{kind: Refund, account: "a", amount: money("1"), hold: "n-1-2", seq: 7, time: e.Time}.encode(),
-		"floor":   f.encode(),
+		"entry": append(EncodeEntry(&e), make([]byte, ChainSize)...), "intent": i.Encode(), "price": EncodePrice(p),
+		"account": Account{Closed: true, Opened: e.Time, Total: money("-7")}.Encode(),
+		"head":    Head{Currency: "USD", Boot: 3, Group: 1 << 40, Seq: 5}.Encode(),
+		"marker":  Marker{Seq: 4, Amount: money("3"), Refunded: money("1")}.Encode(),
+		"keyed":   Keyed{Kind: Refund, Account: "a", Amount: money("1"), Hold: "n-1-2", Seq: 7, Time: e.Time}.Encode(),
+		"floor":   f.Encode(),
 		"opening": money("5").Append([]byte{version}),
 	}
 }
@@ -42,31 +64,31 @@ func sample() map[string][]byte {
 func again(kind string, b []byte) (encoded []byte, ok bool) {
 	switch kind {
 	case "entry":
-		e, chain, ok := decodeEntry(1, b)
-		return append(encodeEntry(&e), chain[:]...), ok
+		e, chain, ok := DecodeEntry(1, b)
+		return append(EncodeEntry(&e), chain[:]...), ok
 	case "intent":
-		v, ok := decodeIntent(b)
-		return v.encode(), ok
+		v, ok := DecodeIntent(b)
+		return v.Encode(), ok
 	case "price":
-		v, ok := decodePrice(b)
-		return encodePrice(&v), ok
+		v, ok := DecodePrice(b)
+		return EncodePrice(&v), ok
 	case "account":
-		v, ok := decodeAccount(b)
-		return v.encode(), ok
+		v, ok := DecodeAccount(b)
+		return v.Encode(), ok
 	case "head":
-		v, ok := decodeHead(b)
-		return v.encode(), ok
+		v, ok := DecodeHead(b)
+		return v.Encode(), ok
 	case "marker":
-		v, ok := decodeMarker(b)
-		return v.encode(), ok
+		v, ok := DecodeMarker(b)
+		return v.Encode(), ok
 	case "keyed":
-		v, ok := decodeKeyed(b)
-		return v.encode(), ok
+		v, ok := DecodeKeyed(b)
+		return v.Encode(), ok
 	case "floor":
-		v, ok := decodeFloor(b)
-		return v.encode(), ok
+		v, ok := DecodeFloor(b)
+		return v.Encode(), ok
 	default:
-		v, ok := decodeOpening(b)
+		v, ok := DecodeOpening(b)
 		return v.Append([]byte{version}), ok
 	}
 }
@@ -96,7 +118,7 @@ func TestRecords(t *testing.T) {
 
 func TestPriceRecord(t *testing.T) {
 	t.Parallel()
-	p, ok := decodePrice(sample()["price"])
+	p, ok := DecodePrice(sample()["price"])
 	want := price()
 	want.Effective = time.UnixMicro(1_700_000_000_000_000)
 	want.Tiers = []exchange.Tier{{Above: 200_000, Per: want.Per, Set: want.Set}}
