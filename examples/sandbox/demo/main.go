@@ -42,7 +42,11 @@ func main() {
 	flag.StringVar(&d.sandbox, "sandbox", "127.0.0.1:9902", "the `address` of the sandbox provider")
 	flag.StringVar(&d.balance, "balance", "10", "what the demo account starts with")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // a closed terminal ends it too, but not one left behind with nohup
+		ends = append(ends, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	defer stop()
 	if err := d.run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
@@ -126,11 +130,19 @@ func (d *demo) prepare(ctx context.Context, env string) error {
 	if err != nil {
 		return err
 	}
-	text := fmt.Sprintf("POSTERN_URL=https://%s\nPOSTERN_KEY=%s\nPOSTERN_CA=%s\nPOSTERN_ADMIN=http://%s\n", d.listen, key, ca, d.admin)
+	text := fmt.Sprintf("POSTERN_URL=https://%s\nPOSTERN_KEY=%s\nPOSTERN_CA=%s\nPOSTERN_ADMIN=http://%s\n", d.listen, key, quote(ca), d.admin)
 	if err := os.WriteFile(env, []byte(text), 0o600); err != nil {
 		return fmt.Errorf("write the demo's addresses: %w", err)
 	}
 	return nil
+}
+
+// quote writes a word so that a shell reads it as it is.
+func quote(word string) string {
+	if regexp.MustCompile(`^[A-Za-z0-9%+,./:=@_-]+$`).MatchString(word) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 // command runs postern with arguments and returns the one word it prints.
