@@ -291,3 +291,15 @@ func (n *node) verify(t testing.TB) {
 }
 
 const hello = `{"model":"small","messages":[{"role":"user","content":"Hello from jane@example.com"}]}`
+
+// rewrite changes a file's text.
+func rewrite(t testing.TB, path string, change func(string) string) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(change(string(b))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

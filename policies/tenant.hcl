@@ -29,6 +29,11 @@ policy "tenant" {
 
   route "models" {}
 
+  # Tells customers in the reply's headers how much of their rate is left.
+  response "ratelimit" {}
+
+  account "ratelimit" {}
+
   account "meter" {
     config {
       tags = { route = route.name }

@@ -1,5 +1,5 @@
-// Package manifest is plugin.hcl: what a plugin hooks, needs to see, may touch and how it is configured. Its main type is
-// Manifest.
+// Package manifest is plugin.hcl: what a plugin hooks, needs to see, may touch and how it is configured.
+// Its main type is Manifest.
 package manifest
 
 import (

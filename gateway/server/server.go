@@ -105,7 +105,7 @@ func New(ctx context.Context, c Config, cfg *config.Config) (_ *Server, err erro
 	undo = append(undo, func(ctx context.Context) error { return first.close(ctx, nil) })
 	s.accessLog.Store(cfg.Telemetry.AccessLog)
 	s.current.Store(first)
-	s.listeners = listener.New(listener.Config{Log: c.Telemetry.Log, Handler: s.Serve, NewID: s.newID, Dir: cfg.State.Dir})
+	s.listeners = listener.New(listener.Config{Log: c.Telemetry.Log, Handler: s.Serve, NewID: s.newID, Dir: cfg.State.Dir, Observer: observer{s.telemetry.Metrics}})
 	if err := s.listeners.Apply(ctx, cfg.Listeners); err != nil {
 		return nil, errors.Join(err, s.listeners.Shutdown(ctx))
 	}
@@ -320,9 +320,29 @@ func OpenStorage(ctx context.Context, backends []state.Backend, cfg *config.Conf
 		if st.Accounts, err = account.Open(ctx, account.Config{Store: st.Store, Log: log}); err != nil {
 			return nil, errors.Join(err, st.Ledger.Close(), st.Store.Close())
 		}
+		if err := st.agree(ctx); err != nil {
+			return nil, errors.Join(err, st.Close())
+		}
 		return st, nil
 	}
 	return nil, fmt.Errorf("%s: there is no state backend %q", cfg.State.Range, cfg.State.Backend)
+}
+
+// agree gives every account its place in the ledger: a crash may have come between the two.
+func (s *Storage) agree(ctx context.Context) error {
+	list, err := s.Accounts.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, a := range list {
+		if _, err := s.Ledger.Balance(ctx, a.ID); !errors.Is(err, ledger.ErrAccount) {
+			continue
+		}
+		if err := s.Ledger.OpenAccount(ctx, a.ID); err != nil {
+			return fmt.Errorf("open account %s in the ledger: %w", a.ID, err)
+		}
+	}
+	return nil
 }
 
 // Close closes accounts, ledger and store, in this order.

@@ -11,6 +11,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/ledger"
 	"github.com/postern-gateway/postern/gateway/plugin"
+	"github.com/postern-gateway/postern/gateway/telemetry"
 )
 
 // accounts lets plugins that were granted it look up API keys.
@@ -148,3 +149,19 @@ func (w *way) Account(ctx context.Context, x *exchange.Exchange) {
 		w.server.telemetry.Log.ErrorContext(ctx, "hold left open: it is settled by its checkpoint when it expires", "exchange", x.ID, "hold", x.Hold, "error", err)
 	}
 }
+
+// observer counts what happens below the handler.
+type observer struct{ metrics *telemetry.Metrics }
+
+// Opened counts a connection.
+func (o observer) Opened(listener string, p exchange.Protocol) {
+	o.metrics.Connection(listener, p.String(), 1)
+}
+
+// Closed counts its end.
+func (o observer) Closed(listener string, p exchange.Protocol) {
+	o.metrics.Connection(listener, p.String(), -1)
+}
+
+// Refused counts what never became an exchange.
+func (o observer) Refused(listener, reason string) { o.metrics.Refused(listener, reason) }

@@ -26,6 +26,8 @@ type Metrics struct {
 	pluginMeters  *prometheus.CounterVec
 	units         *prometheus.CounterVec
 	unsettled     prometheus.Counter
+	connections   *prometheus.GaugeVec
+	refused       *prometheus.CounterVec
 	reloads       *prometheus.CounterVec
 	loaded        prometheus.Gauge
 }
@@ -58,6 +60,10 @@ func newMetrics(version string) *Metrics {
 			Help: "What model calls consumed, by unit; estimated tells counts made by the gateway from the provider's."}, []string{"model", "unit", "estimated"}),
 		unsettled: prometheus.NewCounter(prometheus.CounterOpts{Name: "postern_holds_settled_by_host_total",
 			Help: "Holds that a plugin left open at the end of an exchange and the gateway settled itself."}),
+		connections: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "postern_connections",
+			Help: "Open connections of clients."}, []string{"listener", "protocol"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_refused_total",
+			Help: "Requests and connections refused before any route was looked for."}, []string{"listener", "reason"}),
 		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_reloads_total",
 			Help: "Configurations applied or refused."}, []string{"result"}),
 		loaded: prometheus.NewGauge(prometheus.GaugeOpts{Name: "postern_config_loaded_timestamp_seconds",
@@ -67,7 +73,7 @@ func newMetrics(version string) *Metrics {
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build,
 		m.requests, m.duration, m.inFlight, m.sent, m.problems, m.attempts, m.pluginCalls, m.pluginSeconds, m.pluginFaults,
-		m.pluginMeters, m.units, m.unsettled, m.reloads, m.loaded)
+		m.pluginMeters, m.units, m.unsettled, m.connections, m.refused, m.reloads, m.loaded)
 	return m
 }
 
@@ -140,6 +146,14 @@ func (m *Metrics) Units(model, unit string, n int64, estimated bool) {
 
 // Unsettled counts a hold the gateway had to settle itself.
 func (m *Metrics) Unsettled() { m.unsettled.Inc() }
+
+// Connection counts a client's connection that was opened (1) or closed (-1).
+func (m *Metrics) Connection(listener, protocol string, change float64) {
+	m.connections.WithLabelValues(listener, protocol).Add(change)
+}
+
+// Refused counts a request or connection that a listener refused. reason is one of its few words.
+func (m *Metrics) Refused(listener, reason string) { m.refused.WithLabelValues(listener, reason).Inc() }
 
 // Reload counts a configuration that was applied or refused.
 func (m *Metrics) Reload(ok bool) {
