@@ -1,6 +1,9 @@
 package proxy
 
-import "slices"
+import (
+	"bytes"
+	"slices"
+)
 
 // maxEvent is the longest server-sent event, in octets.
 const maxEvent = 1 << 20
@@ -72,6 +75,11 @@ func (e *events) next() (event []byte, ok bool) {
 				return e.cut(), true
 			}
 		}
+		if c != '\n' && c != '\r' {
+			e.scanned += lineEnd(e.buf[e.scanned:e.end])
+			e.empty = false
+			continue
+		}
 		e.scanned++
 		switch c {
 		case '\n':
@@ -86,11 +94,20 @@ func (e *events) next() (event []byte, ok bool) {
 				return e.cut(), true
 			}
 			e.cr, e.blank, e.empty = true, e.empty, true
-		default:
-			e.empty = false
 		}
 	}
 	return nil, false
+}
+
+// lineEnd is where in b the first LF or CR stands, or b's length.
+func lineEnd(b []byte) int {
+	if i := bytes.IndexByte(b, '\n'); i >= 0 {
+		b = b[:i]
+	}
+	if i := bytes.IndexByte(b, '\r'); i >= 0 {
+		return i
+	}
+	return len(b)
 }
 
 // cut ends the event at what was scanned.
