@@ -5,6 +5,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
@@ -31,6 +33,7 @@ type demo struct {
 	admin   string
 	sandbox string
 	balance string
+	env     string // the file with keys and addresses
 }
 
 func main() {
@@ -61,10 +64,16 @@ func (d *demo) run(ctx context.Context) error {
 		return err
 	}
 	defer provider()
-	env := filepath.Join(d.dir, "data", "demo.env")
-	if err := d.prepare(ctx, env); err != nil {
+	d.env = filepath.Join(d.dir, "data", "demo.env")
+	key, err := d.prepare(ctx)
+	if err != nil {
 		return err
 	}
+	return d.serve(ctx, key)
+}
+
+// greet says where everything is.
+func (d *demo) greet() {
 	fmt.Printf(`
 Postern serves on https://%[1]s, operators' API on http://%[2]s, the sandbox provider on http://%[3]s.
 Keys and addresses are in %[4]s. In another terminal:
@@ -76,8 +85,7 @@ Keys and addresses are in %[4]s. In another terminal:
 
 Ctrl-C ends it.
 
-`, d.listen, d.admin, d.sandbox, env)
-	return d.serve(ctx)
+`, d.listen, d.admin, d.sandbox, quote(d.env))
 }
 
 func (d *demo) startSandbox() (stop func(), err error) {
@@ -102,40 +110,49 @@ func (d *demo) startSandbox() (stop func(), err error) {
 	}, nil
 }
 
-// prepare writes demo.env, with an account and a key made on the first run.
-func (d *demo) prepare(ctx context.Context, env string) error {
-	key := ""
-	old, err := os.ReadFile(env)
+// prepare finds the key that the last run left, or makes an account and a key and keeps it.
+func (d *demo) prepare(ctx context.Context) (key string, err error) {
+	old, err := os.ReadFile(d.env)
 	switch {
 	case err == nil:
 		if m := regexp.MustCompile(`(?m)^POSTERN_KEY=(\S+)$`).FindSubmatch(old); m != nil {
-			key = string(m[1])
+			return string(m[1]), nil
 		}
 	case !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("read what the last run left: %w", err)
+		return "", fmt.Errorf("read what the last run left: %w", err)
 	}
-	if key == "" {
-		account, err := d.command(ctx, "account", "create", "demo")
-		if err != nil {
-			return err
-		}
-		if _, err := d.command(ctx, "ledger", "credit", account, d.balance, "-key", "demo-"+account); err != nil {
-			return err
-		}
-		if key, err = d.command(ctx, "account", "key", "create", account, "-name", "demo", "-scope", "models:call"); err != nil {
-			return err
-		}
+	account, err := d.command(ctx, "account", "create", "demo")
+	if err != nil {
+		return "", err
 	}
-	ca, err := filepath.Abs(filepath.Join(d.dir, "data", "tls", "ca.pem"))
+	if _, err := d.command(ctx, "ledger", "credit", account, d.balance, "-key", "demo-"+account); err != nil {
+		return "", err
+	}
+	if key, err = d.command(ctx, "account", "key", "create", account, "-name", "demo", "-scope", "models:call"); err != nil {
+		return "", err
+	}
+	return key, d.write(key)
+}
+
+// write writes demo.env, at once: who reads it meanwhile finds the old one.
+func (d *demo) write(key string) error {
+	ca, err := filepath.Abs(d.ca())
 	if err != nil {
 		return err
 	}
 	text := fmt.Sprintf("POSTERN_URL=https://%s\nPOSTERN_KEY=%s\nPOSTERN_CA=%s\nPOSTERN_ADMIN=http://%s\n", d.listen, key, quote(ca), d.admin)
-	if err := os.WriteFile(env, []byte(text), 0o600); err != nil {
+	next := d.env + ".new"
+	err = os.WriteFile(next, []byte(text), 0o600)
+	if err == nil {
+		err = os.Rename(next, d.env)
+	}
+	if err != nil {
 		return fmt.Errorf("write the demo's addresses: %w", err)
 	}
 	return nil
 }
+
+func (d *demo) ca() string { return filepath.Join(d.dir, "data", "tls", "ca.pem") }
 
 // quote writes a word so that a shell reads it as it is.
 func quote(word string) string {
@@ -163,7 +180,7 @@ func (d *demo) environment() []string {
 
 // serve runs the gateway until ctx ends, then asks it to stop and waits. It has a process group of its own, so that
 // Ctrl-C in a terminal reaches it once, through here.
-func (d *demo) serve(ctx context.Context) error {
+func (d *demo) serve(ctx context.Context, key string) error {
 	cmd := exec.Command(d.postern, "run", d.dir) //nolint:gosec // the binary is the caller's to name
 	cmd.Env = d.environment()
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
@@ -173,21 +190,65 @@ func (d *demo) serve(ctx context.Context) error {
 	}
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
-	select {
-	case err := <-done:
+	// Only now that it serves are the addresses in demo.env these: a demo that runs already keeps its own.
+	if over, err := d.ready(ctx, done); over {
 		return ended(err)
-	case <-ctx.Done():
+	}
+	var problem error
+	if ctx.Err() == nil {
+		if problem = d.write(key); problem == nil {
+			d.greet()
+			select {
+			case err := <-done:
+				return ended(err)
+			case <-ctx.Done():
+			}
+		}
 	}
 	if err := cmd.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("stop the gateway: %w", err)
+		return errors.Join(problem, fmt.Errorf("stop the gateway: %w", err))
 	}
 	select {
 	case err := <-done:
-		return ended(err)
+		return errors.Join(problem, ended(err))
 	case <-time.After(60 * time.Second):
 		_ = cmd.Process.Kill() // it had its time
-		return ended(<-done)
+		return errors.Join(problem, ended(<-done))
 	}
+}
+
+// ready waits until the gateway serves, ctx ends, or the gateway has ended: then over is true and err says how. A gateway
+// that does not show a certificate of the development CA is taken to serve after a while.
+func (d *demo) ready(ctx context.Context, done <-chan error) (over bool, err error) {
+	late := time.After(30 * time.Second)
+	for !d.answers(ctx) {
+		select {
+		case err := <-done:
+			return true, err
+		case <-ctx.Done():
+			return false, nil
+		case <-late:
+			return false, nil
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return false, nil
+}
+
+// answers reports whether the one who listens has a certificate of this folder's development CA.
+func (d *demo) answers(ctx context.Context) bool {
+	pem, err := os.ReadFile(d.ca())
+	roots := x509.NewCertPool()
+	if err != nil || !roots.AppendCertsFromPEM(pem) {
+		return false
+	}
+	dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: time.Second}, Config: &tls.Config{RootCAs: roots, ServerName: "localhost", MinVersion: tls.VersionTLS12}}
+	conn, err := dialer.DialContext(ctx, "tcp", d.listen)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close() // it has served its purpose
+	return true
 }
 
 func ended(err error) error {
