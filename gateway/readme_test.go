@@ -1,0 +1,414 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/manifest"
+	"github.com/postern-gateway/postern/gateway/schema"
+)
+
+// block is a fenced block of a document.
+type block struct {
+	file string // from the repository's folder, with slashes
+	line int    // of the opening fence
+	kind string // what stands behind the opening fence
+	text string
+}
+
+func (b block) String() string { return fmt.Sprintf("%s:%d", b.file, b.line) }
+
+// blocksOf lists a document's fenced blocks.
+func blocksOf(t testing.TB, file string) (list []block) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(root(t), filepath.FromSlash(file)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var open *block
+	for i, line := range strings.SplitAfter(string(b), "\n") {
+		kind, fence := strings.CutPrefix(strings.TrimSpace(line), "```")
+		switch {
+		case fence && open == nil:
+			open = &block{file: file, line: i + 1, kind: kind}
+		case fence:
+			list = append(list, *open)
+			open = nil
+		case open != nil:
+			open.text += line
+		}
+	}
+	if open != nil {
+		t.Errorf("%s: the block is not closed", open)
+	}
+	return list
+}
+
+// blockWith is the text of the one block of a kind that contains a text.
+func blockWith(t testing.TB, file, kind, text string) string {
+	t.Helper()
+	var found []string
+	for _, b := range blocksOf(t, file) {
+		if b.kind == kind && strings.Contains(b.text, text) {
+			found = append(found, b.text)
+		}
+	}
+	if len(found) != 1 {
+		t.Fatalf("%s has %d %s blocks with %q, want one", file, len(found), kind, text)
+	}
+	return found[0]
+}
+
+// documents lists the repository's documents.
+func documents(t testing.TB) (list []string) {
+	t.Helper()
+	top := root(t)
+	err := filepath.WalkDir(top, func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && slices.Contains(notGo, d.Name()) {
+			return filepath.SkipDir
+		}
+		if strings.HasSuffix(name, ".md") {
+			rel, err := filepath.Rel(top, name)
+			if err != nil {
+				return err
+			}
+			list = append(list, filepath.ToSlash(rel))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// exercised says of every command line in the documents' sh blocks which test runs it.
+var exercised = map[string]string{
+	"make run":        "TestDemo runs what it runs",
+	"make test":       "runs this test",
+	". data/demo.env": "TestReadme",
+	`curl --cacert "$POSTERN_CA" "$POSTERN_URL/v1/chat/completions" -H "Authorization: Bearer $POSTERN_KEY" -H 'Content-Type: application/json' -d '{"model":"small","messages":[{"role":"user","content":"Hello, I am jane@example.com"}]}'`: "TestReadme, TestDemo",
+	`gtlsclient --no-quic-dump --exit-on-all-streams-close 127.0.0.1 8443 "$POSTERN_URL/" 2>&1 | grep '^http:'`:                                                                                                                               "TestDemo",
+	"bin/postern account list":                      "TestReadme",
+	"bin/postern ledger verify":                     "TestReadme",
+	"bin/postern validate":                          "TestReadme",
+	"bin/postern explain POST /v1/chat/completions": "TestReadme",
+	"bin/postern reload":                            "TestReadme",
+
+	"mkdir greet && cd greet": "TestOutside",
+	"go mod init greet":       "TestOutside",
+	"go mod edit -require github.com/postern-gateway/postern@v0.1.0 -replace github.com/postern-gateway/postern=../postern": "TestOutside",
+	"GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o greet.wasm .":                                                  "TestOutside",
+	"../postern/bin/postern validate": "TestOutside",
+	"../postern/bin/postern run":      "TestOutside",
+
+	"cd examples/openai-node && npm ci":                 "TestOpenAI",
+	"set -a && . ../../data/demo.env && set +a":         "TestOpenAIDemo",
+	`NODE_EXTRA_CA_CERTS="$POSTERN_CA" node client.mjs`: "TestOpenAIDemo",
+	"go run ./examples/sandbox -pace 0 &":               "TestSandboxReadme",
+	"cd examples/openai-node && POSTERN_URL=http://127.0.0.1:9902 POSTERN_MODEL=sandbox node client.mjs calls": "TestOpenAISandbox",
+
+	"go run ./examples/sandbox -address 127.0.0.1:9902 -pace 20ms":                                                            "TestSandboxReadme",
+	`curl http://127.0.0.1:9902/v1/chat/completions -d '{"model":"sandbox","messages":[{"role":"user","content":"Hello!"}]}'`: "TestSandboxReadme",
+	"curl http://127.0.0.1:9902/sandbox/stats":                                                                                "TestSandboxReadme",
+}
+
+// commandLines are a sh block's commands: continued lines joined, comments left out.
+func commandLines(text string) (list []string) {
+	text = regexp.MustCompile(`\\\n\s*`).ReplaceAllString(text, "")
+	for line := range strings.Lines(text) {
+		line, _, _ = strings.Cut(strings.TrimSpace(line), " # ")
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			list = append(list, line)
+		}
+	}
+	return list
+}
+
+// TestReadmeCommands: no document tells a reader a command that no test runs.
+func TestReadmeCommands(t *testing.T) {
+	t.Parallel()
+	told := map[string]bool{}
+	for _, file := range documents(t) {
+		for _, b := range blocksOf(t, file) {
+			if b.kind != "sh" {
+				continue
+			}
+			for _, line := range commandLines(b.text) {
+				told[line] = true
+				if exercised[line] == "" {
+					t.Errorf("%s: say in the table exercised which test runs:\n%s", b, line)
+				}
+			}
+		}
+	}
+	for line, test := range exercised {
+		if !told[line] {
+			t.Errorf("no document has this any more, which %s runs:\n%s", test, line)
+		}
+	}
+}
+
+// TestReadmeExamples: every hcl block of the documents loads. A block says in a first comment which file it is, as in
+// "# policies/a.hcl"; one block may hold several. The named files of a document are one configuration when there is a
+// config.hcl with a listener among them. What is not named, or not whole, joins the running example: it takes the place of the
+// blocks of the same kind and name there, and a policy stands on a route of its own. A block with an abi is a manifest.
+func TestReadmeExamples(t *testing.T) {
+	t.Parallel()
+	plugins(t)
+	for _, file := range documents(t) {
+		files := map[string]string{}
+		for _, b := range blocksOf(t, file) {
+			if b.kind != "hcl" {
+				continue
+			}
+			name := ""
+			var parts []string
+			text := map[string]string{}
+			for line := range strings.Lines(b.text) {
+				if m := regexp.MustCompile(`^# ([a-z0-9_/.-]+\.hcl)$`).FindStringSubmatch(strings.TrimSpace(line)); m != nil {
+					name = m[1]
+				}
+				if !slices.Contains(parts, name) {
+					parts = append(parts, name)
+				}
+				text[name] += line
+			}
+			for _, part := range parts {
+				is := regexp.MustCompile(`(?m)^(abi\s*=|policy ")`).FindString(text[part])
+				name := part
+				switch {
+				case part != "":
+				case strings.HasPrefix(is, "abi"):
+					name = "plugin.hcl"
+				case is != "":
+					name = "policies/" + path.Base(path.Dir(file)) + ".hcl"
+				default:
+					name = "config.hcl"
+				}
+				if _, diags := manifest.Parse([]byte(text[part]), name); strings.HasPrefix(is, "abi") && diags.HasErrors() {
+					t.Errorf("%s: %s", b, diags)
+				}
+				files[name] += text[part] + "\n"
+			}
+		}
+		if len(files) == 0 {
+			continue
+		}
+		t.Run(file, func(t *testing.T) {
+			t.Parallel()
+			dir := framed(t, files)
+			_, sources, diags := config.Load(dir, config.Options{Backends: backends(), Formats: formats(), Version: version()})
+			if diags.HasErrors() {
+				var b strings.Builder
+				if err := schema.WriteDiagnostics(&b, sources, diags, false); err != nil {
+					t.Fatal(err)
+				}
+				t.Error(b.String())
+			}
+		})
+	}
+}
+
+// framed writes a document's files, inside the running example where they are no configuration of their own.
+func framed(t *testing.T, files map[string]string) (dir string) {
+	t.Helper()
+	if strings.Contains(files["config.hcl"], `listener "`) {
+		return folder(t, files)
+	}
+	frame := map[string]string{}
+	top := root(t)
+	for _, pattern := range []string{"config.hcl", "policies/*.hcl"} {
+		paths, err := filepath.Glob(filepath.Join(top, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range paths {
+			b, err := os.ReadFile(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rel, _ := filepath.Rel(top, p)
+			frame[filepath.ToSlash(rel)] = string(b)
+		}
+	}
+	routes := ""
+	named := regexp.MustCompile(`(?ms)^([a-z]+) "([^"]+)" \{$.*?^\}\n`)
+	for _, text := range files {
+		for _, m := range named.FindAllStringSubmatch(text, -1) {
+			same := regexp.MustCompile(`(?ms)^` + m[1] + ` "` + m[2] + `" \{$.*?^\}\n`)
+			for in := range frame {
+				frame[in] = same.ReplaceAllString(frame[in], "")
+			}
+			if m[1] == "policy" {
+				routes += "\nroute \"documented_" + m[2] + "\" {\n  listener = listener.public\n  match = \"POST " + strings.ReplaceAll(m[2], "_", "-") + ".example/v1/chat/completions\"\n  policies = [policy.known, policy." + m[2] + "]\n  models = [model.small]\n}\n"
+			}
+		}
+	}
+	for name, text := range files {
+		if name == "plugin.hcl" { // beside the module that the document's configuration names
+			if m := regexp.MustCompile(`source = "([^"]+)"`).FindStringSubmatch(files["config.hcl"]); m != nil {
+				name = m[1] + "/plugin.hcl"
+			}
+		}
+		frame[name] += "\n" + text
+	}
+	frame["config.hcl"] += routes
+	dir = folder(t, frame)
+	entries, err := os.ReadDir(filepath.Join(top, "plugins"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "plugins"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if err := os.Symlink(filepath.Join(top, "plugins", e.Name()), filepath.Join(dir, "plugins", e.Name())); err != nil && !errors.Is(err, fs.ErrExist) {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// TestReadmeLinks: what documents refer to in the repository is there.
+func TestReadmeLinks(t *testing.T) {
+	t.Parallel()
+	top := root(t)
+	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	inline := regexp.MustCompile("`[^`\n]*`")
+	for _, file := range documents(t) {
+		b, err := os.ReadFile(filepath.Join(top, filepath.FromSlash(file)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := regexp.MustCompile("(?ms)^```.*?^```$").ReplaceAllString(string(b), "")
+		for _, m := range link.FindAllStringSubmatch(inline.ReplaceAllString(text, "x"), -1) {
+			to, anchor, _ := strings.Cut(m[1], "#")
+			if strings.HasPrefix(to, "https://") || strings.HasPrefix(to, "http://") {
+				continue
+			}
+			target := file
+			if to != "" {
+				target = path.Join(path.Dir(file), to)
+			}
+			if _, err := os.Stat(filepath.Join(top, filepath.FromSlash(target))); err != nil || strings.HasPrefix(target, "..") {
+				t.Errorf("%s: there is no %s", file, m[1])
+			} else if anchor != "" && !slices.Contains(anchors(t, target), anchor) {
+				t.Errorf("%s: %s has no heading for #%s", file, target, anchor)
+			}
+		}
+	}
+}
+
+// anchors are the names that a document's headings are linked by.
+func anchors(t *testing.T, file string) (list []string) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(root(t), filepath.FromSlash(file)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(string(b), -1) {
+		name := regexp.MustCompile(`[^\p{L}\p{N}_ -]`).ReplaceAllString(strings.ToLower(m[1]), "")
+		list = append(list, strings.ReplaceAll(name, " ", "-"))
+	}
+	return list
+}
+
+// TestReadme follows the README from the first call to the changed rule, as it is written.
+func TestReadme(t *testing.T) {
+	t.Parallel()
+	d := demonstrate(t)
+	p, n := d.serve(t)
+	key := d.key(t)
+
+	t.Run("first call", func(t *testing.T) {
+		needs(t, "curl", "install curl")
+		if out := d.must(t, blockWith(t, "README.md", "sh", "curl --cacert")); !strings.Contains(out, "You said: Hello, I am jane@example.com") {
+			t.Error(out)
+		}
+	})
+	if resp, body := n.post(t, n.client(t, "http2"), "/v1/chat/completions", key, hello); resp.StatusCode != 200 {
+		t.Fatalf("%s %s", resp.Status, body)
+	}
+	books := d.must(t, blockWith(t, "README.md", "sh", "ledger verify"))
+	if !strings.Contains(books, "demo") || !strings.Contains(books, "9.99") || !strings.Contains(books, "it adds up") {
+		t.Error(books)
+	}
+
+	// The text that the README says to change, and what it says to write.
+	rules := filepath.Join(d.dir, "policies", "tenant.hcl")
+	old, err := os.ReadFile(rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := blockWith(t, "README.md", "text", "burst")
+	if strings.Count(string(old), lines) != 1 {
+		t.Fatalf("policies/tenant.hcl does not have:\n%s", lines)
+	}
+	told := regexp.MustCompile("to `rate = (\"[^`]+\")` and `burst = ([0-9]+)`")
+	readme, err := os.ReadFile(filepath.Join(root(t), "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := told.FindStringSubmatch(string(readme))
+	if m == nil {
+		t.Fatal("the README does not say what to change the rule to")
+	}
+	if err := os.WriteFile(rules, []byte(strings.Replace(string(old), lines, "      rate  = "+m[1]+"\n      burst = "+m[2]+"\n", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	said := d.must(t, blockWith(t, "README.md", "sh", "bin/postern reload"))
+	for _, want := range []string{"ok: 1 listener", "route.chat", "policy.tenant", "ratelimit", "model small", "applied "} {
+		if !strings.Contains(said, want) {
+			t.Errorf("no %q in:\n%s", want, said)
+		}
+	}
+	limited := func() bool {
+		for range 20 { // the second call of one second; a slow machine may need some more
+			resp, body := n.post(t, n.client(t, "http2"), "/v1/chat/completions", key, hello)
+			if resp.StatusCode == http.StatusTooManyRequests {
+				if after := resp.Header.Get("Retry-After"); after != "1" || !strings.Contains(body, "rate_limit_exceeded") {
+					t.Errorf("retry-after %q: %s", after, body)
+				}
+				return true
+			}
+			if resp.StatusCode != 200 {
+				t.Fatalf("%s %s", resp.Status, body)
+			}
+		}
+		return false
+	}
+	if !limited() {
+		t.Error("the rule is not applied")
+	}
+
+	// Mistakes are told, every one, and what was in force goes on.
+	broken := strings.Replace(strings.Replace(string(old), "key   = identity.account", "key   = identity.acount", 1), "status    = 403", "status    = 4030", 1)
+	if err := os.WriteFile(rules, []byte(broken), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []string{"validate", "reload"} {
+		code, out, errs := d.shell(t, "bin/postern "+c)
+		if code != 1 || out != "" || !strings.Contains(errs, "policies/tenant.hcl:14:") || !strings.Contains(errs, "policies/tenant.hcl:22:") {
+			t.Errorf("%s: %d %s\n%s", c, code, out, errs)
+		}
+	}
+	if !limited() {
+		t.Error("a refused change changed something")
+	}
+	p.stop(t, os.Interrupt)
+	d.left(t)
+}
