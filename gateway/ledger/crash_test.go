@@ -110,6 +110,7 @@ func script(l *Ledger) (credited exchange.Amount, charged map[string]exchange.Am
 				}
 				if l.Begin(ctx, h.ID, Attempt{Upstream: "u", Number: 1, Durability: durability}) != nil {
 					_ = l.Release(ctx, h.ID)
+					delete(begun, h.ID) // by an earlier attempt: it is released, perhaps later
 					return
 				}
 				if step == 'b' {

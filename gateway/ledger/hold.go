@@ -56,7 +56,13 @@ type holding struct {
 	queued  bool      // in Ledger.dirty
 	due     time.Time // when a dirty intent is written
 	outcome *outcome  // set while a group that ends the hold is on its way to the store
+	ending  *ending   // set when it was to end and could not be recorded
 	gone    bool      // ended
+}
+
+// ending is how a hold was to end while nothing could be recorded.
+type ending struct {
+	settlement *Settlement // nil: released
 }
 
 // outcome is how a hold ends in a group under way.
@@ -286,7 +292,8 @@ func (l *Ledger) Checkpoint(id string, usage exchange.Usage) {
 
 // Settle ends a hold: it charges what the usage costs at the price snapshotted by the hold, at most what was held, and
 // gives the rest back. It charges once: given again, or when the hold had expired and was settled by its checkpoint,
-// it returns the receipt of the first time. ErrHold means that there is no such hold.
+// it returns the receipt of the first time. ErrHold means that there is no such hold. With ErrUnavailable the usage is
+// kept, and charged as soon as something can be recorded again; only if this process ends before, the checkpoint counts.
 func (l *Ledger) Settle(ctx context.Context, id string, s Settlement) (*exchange.Receipt, error) {
 	for u, n := range s.Usage.Units {
 		if n < 0 {
@@ -311,13 +318,15 @@ func (l *Ledger) Settle(ctx context.Context, id string, s Settlement) (*exchange
 		return l.Receipt(ctx, id)
 	}
 	if err != nil {
+		l.later(id, &ending{settlement: &s}, err)
 		return nil, err
 	}
 	copied := *receipt
 	return &copied, nil
 }
 
-// Release ends a hold without a charge: nothing was served under it. ErrSettled means that it was charged already.
+// Release ends a hold without a charge: nothing was served under it. ErrSettled means that it was charged already. With
+// ErrUnavailable it is released as soon as something can be recorded again.
 func (l *Ledger) Release(ctx context.Context, id string) error {
 	if err := l.enter(ctx); err != nil {
 		return err
@@ -341,7 +350,25 @@ func (l *Ledger) Release(ctx context.Context, id string) error {
 			return fmt.Errorf("%w: %s", ErrSettled, id)
 		}
 	}
+	l.later(id, &ending{}, err)
 	return err
+}
+
+// later has a hold end as it was to when err says that nothing can be recorded: it is due from now on. What was decided
+// first stays.
+func (l *Ledger) later(id string, e *ending, err error) {
+	if !errors.Is(err, ErrUnavailable) {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	h := l.holds[id]
+	if h == nil || h.ending != nil {
+		return
+	}
+	h.ending, h.deadline = e, l.now()
+	l.deadlines.MoveToFront(h.place)
+	l.nudge()
 }
 
 // clip shortens what a caller gave for an error message.

@@ -791,7 +791,7 @@ func TestTampering(t *testing.T) {
 		"an index too many":       copied(record.IndexKey("a", 3), record.IndexKey("b", 3)),
 		"a balance altered":       alter(record.AccountKey("a"), func(v []byte) []byte { v[len(v)-1]++; return v }),
 		"a balance missing":       remove(record.AccountKey("a")),
-		"an opening balance made": copied([]byte(record.AccountKey("a")), record.OpeningKey("c")),
+		"an opening balance made": copied(record.AccountKey("a"), record.OpeningKey("c")),
 		"an intent come back": func(t *testing.T, s state.Store) {
 			i := record.Intent{Account: "a"}
 			var b state.Batch

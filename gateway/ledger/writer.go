@@ -357,13 +357,17 @@ func (l *Ledger) refuse(j *job, fault error) {
 // due stages what nobody waits for: holds whose time is over and intents that changed.
 func (g *group) due(now time.Time, last bool) {
 	l := g.l
-	for e := l.deadlines.Front(); e != nil && !g.full() && !last; e = e.Next() {
+	for e := l.deadlines.Front(); e != nil && !g.full(); e = e.Next() {
 		h := e.Value.(*holding)
-		if h.deadline.After(now) {
+		if h.deadline.After(now) || (last && h.ending == nil) {
 			break
 		}
 		switch {
 		case h.outcome != nil: // ends in this group anyway
+		case h.ending != nil && h.ending.settlement != nil:
+			g.settle(h, *h.ending.settlement, 0)
+		case h.ending != nil:
+			g.release(h)
 		case len(h.Attempts) == 0:
 			g.release(h)
 			l.log.Info("ledger: a hold expired and was released", "hold", h.id, "amount", h.Held)
