@@ -108,7 +108,7 @@ func (w *way) Begin(ctx context.Context, x *exchange.Exchange) error {
 	}
 	target, _ := x.Call.Chosen()
 	err := w.server.ledger.Begin(ctx, x.Hold, ledger.Attempt{
-		Exchange: x.ID, Upstream: target.Upstream, Model: target.Model, Number: x.Attempts + 1, Durability: w.route.Durability,
+		Exchange: x.ID, Upstream: target.Upstream, Model: target.Model, Number: x.Attempts, Durability: w.route.Durability,
 	})
 	if errors.Is(err, ledger.ErrUnavailable) || errors.Is(err, ledger.ErrClosed) {
 		w.server.telemetry.Log.ErrorContext(ctx, "call refused: the ledger can not record it", "exchange", x.ID, "error", err)

@@ -57,6 +57,10 @@ func (p *plugin) admit(e *postern.Event, r *postern.Result) error {
 	case errors.Is(err, postern.ErrNotFound):
 		r.Respond(402, "insufficient_balance", "The account has no balance.")
 		return nil
+	case errors.Is(err, postern.ErrUnavailable):
+		r.SetHeader("retry-after", "5")
+		r.Respond(503, "ledger_unavailable", "Paid calls can not be served now.")
+		return nil
 	case err != nil:
 		return err
 	case len(hold) == 0:
