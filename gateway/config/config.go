@@ -73,6 +73,7 @@ type Admin struct {
 	Address  string // host:port; loopback unless ClientCA is set
 	Token    string // bearer token, at least 16 characters; empty: ClientCA stands in for it, or one is kept in State.Dir
 	ClientCA string // path of a PEM file, absolute; then TLS with client certificates is required
+	Withheld bool   // Token is a secret that was not read
 	Range    hcl.Range
 }
 

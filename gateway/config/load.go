@@ -22,6 +22,7 @@ type Options struct {
 	Formats     []provider.Format                // the provider formats compiled in
 	Version     string                           // the program's version for gateway.requires; empty: not checked
 	Secrets     bool                             // read secrets, as run does; otherwise they are values not known yet
+	Elsewhere   bool                             // a secret that can not be read is not known, instead of an error: for commands beside a running gateway
 	Modules     bool                             // a plugin's .wasm must be there, as for run; otherwise its plugin.hcl is enough
 }
 
@@ -63,7 +64,7 @@ func load(f *schema.Findings, opt Options) (*Config, schema.Sources, hcl.Diagnos
 		return nil, f.Sources, f.Tidy()
 	}
 	l := &loader{
-		Names: variable.Evaluate(f, blocks, variable.Outside{Values: opt.Variables, Environment: opt.Environment, Secrets: opt.Secrets}),
+		Names: variable.Evaluate(f, blocks, variable.Outside{Values: opt.Variables, Environment: opt.Environment, Secrets: opt.Secrets, Elsewhere: opt.Elsewhere}),
 		opt:   opt, config: &Config{Dir: f.Dir},
 		main: schema.Main(), policy: schema.PolicyFile(), test: schema.TestFile(),
 		listeners: schema.Register[Listener]{Kind: "listener"},

@@ -97,7 +97,7 @@ func (l *loader) state(blocks hcl.Blocks) {
 		if backend.Name != b.Labels[0] {
 			continue
 		}
-		l.config.State = State{Backend: backend.Name, Arguments: cty.EmptyObjectVal, Range: b.DefRange}
+		l.config.State = State{Backend: backend.Name, Range: b.DefRange} // without Arguments until they are in order
 		ok := true
 		for _, t := range hcldec.Variables(b.Body, backend.Spec) {
 			ok = l.Known(t) && ok
@@ -124,7 +124,7 @@ func (l *loader) state(blocks hcl.Blocks) {
 
 func (l *loader) admin(s *schema.Section) {
 	token, isSecret := s.SecretText("token")
-	a := &Admin{Address: s.Text("address"), Token: token, ClientCA: l.file(s, "client_ca"), Range: s.At}
+	a := &Admin{Address: s.Text("address"), Token: token, ClientCA: l.file(s, "client_ca"), Withheld: token == "" && s.Set("token"), Range: s.At}
 	l.config.Admin = a
 	if token != "" && len(token) < 16 {
 		l.Errorf(s.Where("token"), "Token too short", "The token must have at least 16 characters; \"openssl rand -hex 32\" makes one.")
@@ -132,7 +132,7 @@ func (l *loader) admin(s *schema.Section) {
 	if token != "" && !isSecret {
 		l.Warnf(s.Where("token"), "Token in the open", "The token stands in the file. Read it from a secret block instead.")
 	}
-	if !s.Set("token") && !s.Set("client_ca") && l.config.State.Backend != "" && l.config.State.Dir == "" {
+	if !s.Set("token") && !s.Set("client_ca") && l.config.State.Arguments != cty.NilVal && l.config.State.Dir == "" {
 		l.Errorf(s.At, "Missing token", "The admin listener needs a token or client_ca: this state backend has no folder in which a random token could be kept.")
 	}
 	if !l.address(s, a.Address) || a.ClientCA != "" || s.Set("client_ca") {

@@ -22,6 +22,7 @@ type Outside struct {
 	Values      map[string]string                // -var name=value
 	Environment func(name string) (string, bool) // nil: an empty environment
 	Secrets     bool                             // read secrets; otherwise they are not known yet
+	Elsewhere   bool                             // a secret that can not be read is not known, instead of an error
 }
 
 // Names are the evaluated variables, locals and secrets. They evaluate every other expression at load too, and are the
@@ -227,6 +228,9 @@ func (l *Names) secretBlocks() {
 			continue
 		}
 		v, warning, err := source.Read(l.Dir, l.outside.Environment)
+		if err != nil && l.outside.Elsewhere {
+			continue
+		}
 		if err != nil {
 			l.Errorf(n.At, "Unreadable secret", "The secret %q can not be read: %s.", n.Name, err)
 			continue
