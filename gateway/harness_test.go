@@ -25,6 +25,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/schema"
 	"github.com/postern-gateway/postern/gateway/server"
+	"github.com/postern-gateway/postern/gateway/state"
 	"github.com/postern-gateway/postern/gateway/telemetry"
 )
 
@@ -110,6 +111,8 @@ type node struct {
 	dir     string
 	vars    map[string]string
 	sandbox *sandbox.Sandbox
+	gate    *gate // before the sandbox; open unless a test shuts it
+	metrics *telemetry.Metrics
 	origin  *httptest.Server // the sandbox's
 	address string           // of the listener called public
 	url     string           // https://address
@@ -127,15 +130,22 @@ func start(t testing.TB, files map[string]string) *node {
 // startIn runs a gateway on the configuration in dir.
 func startIn(t testing.TB, dir string) *node {
 	t.Helper()
+	return startOn(t, dir, backends())
+}
+
+// startOn runs a gateway on the configuration in dir, with other state backends than those compiled in.
+func startOn(t testing.TB, dir string, stores []state.Backend) *node {
+	t.Helper()
 	box := sandbox.Handler(sandbox.Config{})
-	origin := httptest.NewUnstartedServer(box)
+	door := &gate{next: box}
+	origin := httptest.NewUnstartedServer(door)
 	origin.Config.Protocols = new(http.Protocols)
 	origin.Config.Protocols.SetHTTP1(true)
 	origin.Config.Protocols.SetUnencryptedHTTP2(true)
 	origin.Start()
 	t.Cleanup(origin.Close)
 	n := &node{
-		dir: dir, sandbox: box, origin: origin, ca: filepath.Join(dir, "data", "tls", "ca.pem"),
+		dir: dir, sandbox: box, gate: door, origin: origin, ca: filepath.Join(dir, "data", "tls", "ca.pem"),
 		vars: map[string]string{"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "sandbox": origin.URL},
 	}
 	cfg, err := n.load()
@@ -146,7 +156,8 @@ func startIn(t testing.TB, dir string) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n.Server, err = server.New(t.Context(), server.Config{Backends: backends(), Formats: formats(), ABIs: abis(), Telemetry: tel}, cfg); err != nil {
+	n.metrics = tel.Metrics
+	if n.Server, err = server.New(t.Context(), server.Config{Backends: stores, Formats: formats(), ABIs: abis(), Telemetry: tel}, cfg); err != nil {
 		t.Fatal(err)
 	}
 	n.stop = sync.OnceFunc(func() {
