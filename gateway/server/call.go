@@ -48,6 +48,9 @@ func (w *way) readCall(ctx context.Context) *exchange.Problem {
 	if call, problem = r.format.Read(r.operation, x.Request.Header, body, w.model.MaxOutput); problem != nil {
 		return problem
 	}
+	// It was read as JSON. Whoever reads it next, a stage that looks for personal data or the provider, must not be told
+	// that it is something else: another reading is how a stage would be talked around.
+	x.Request.Header.Set("content-type", "application/json")
 	call.Price = priceAt(w.model, x.Start)
 	for _, t := range w.model.Targets {
 		if t.When != nil {

@@ -45,6 +45,7 @@ func (s *Server) Serve(ctx context.Context, x *exchange.Exchange) {
 		defer cancel()
 	}
 	way := &way{server: s, snapshot: snapshot, route: r, run: r.chain.Start(x, r.bodyLimit(x.Listener)), x: x, params: &params}
+	defer way.recovered(ctx, span)
 	if problem = way.request(ctx); problem == nil {
 		problem = way.forward(ctx)
 	}
@@ -55,6 +56,19 @@ func (s *Server) Serve(ctx context.Context, x *exchange.Exchange) {
 		x.Problem = problem
 	}
 	s.finish(ctx, span, r.metrics, x)
+}
+
+// recovered accounts for an exchange whose handling panics, and lets the panic go on to the listener, which breaks the
+// reply off: a fault of the gateway costs its exchange and never leaves money held.
+func (w *way) recovered(ctx context.Context, span trace.Span) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	w.x.Problem = &exchange.Problem{Status: 500, Code: "internal_error", Title: "The gateway failed."}
+	w.Account(ctx, w.x)
+	w.server.finish(ctx, span, w.route.metrics, w.x)
+	panic(v)
 }
 
 // match finds the route: the most specific pattern whose when holds.
