@@ -3,7 +3,6 @@ package carrier
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"slices"
@@ -62,12 +61,12 @@ func (b *body) Read(p []byte) (int, error) {
 		b.call.readStall.begin()
 		n, err = b.req.Body.Read(p)
 		late := b.call.readStall.end()
-		if err != nil && err != io.EOF {
+		if err != nil && !exchange.AtEnd(err) {
 			err = b.blame(err, late)
 		}
 	}
 	b.leave()
-	if err == io.EOF && b.call.head == nil {
+	if exchange.AtEnd(err) && b.call.head == nil {
 		b.fields = trailerOf(b.req.Trailer)
 	}
 	if b.read += int64(n); b.read > b.limit {
@@ -83,7 +82,7 @@ func (b *body) end(err error) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.err = err
-	b.whole = err == io.EOF
+	b.whole = exchange.AtEnd(err)
 	b.failed = !b.whole
 	return err
 }

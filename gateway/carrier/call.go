@@ -2,7 +2,7 @@ package carrier
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"runtime/debug"
@@ -92,12 +92,16 @@ func (c *call) run(ctx context.Context) {
 // invoke calls the handler. A panic costs its own exchange and nothing else.
 func (c *call) invoke(ctx context.Context) {
 	defer func() {
-		if v := recover(); v != nil && v != http.ErrAbortHandler {
-			c.carrier.Log.Error("handler panicked", "exchange", c.x.ID, "listener", c.x.Listener,
-				"panic", fmt.Sprint(v), "stack", string(debug.Stack()))
-		} else if v != nil {
-			c.aborted = true
+		v := recover()
+		if v == nil {
+			return
 		}
+		if err, _ := v.(error); errors.Is(err, http.ErrAbortHandler) {
+			c.aborted = true
+			return
+		}
+		c.carrier.Log.Error("handler panicked", "exchange", c.x.ID, "listener", c.x.Listener,
+			"panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 	}()
 	c.carrier.Handler(ctx, &c.x)
 }
@@ -130,25 +134,11 @@ func (c *call) refuse(p *exchange.Problem) {
 	c.end()
 }
 
-// problemBase begins the type of every problem, here and in what the server above answers.
-const problemBase = "https://postern.example/problems/"
-
-// problem replies with p as application/problem+json (RFC 9457). Errors are the client's loss.
+// problem replies with p as problem details. Errors are the client's loss.
 func (c *call) problem(p *exchange.Problem) {
-	doc, err := json.Marshal(struct {
-		Type     string `json:"type"`
-		Title    string `json:"title"`
-		Status   int    `json:"status"`
-		Detail   string `json:"detail,omitempty"`
-		Code     string `json:"code"`
-		Instance string `json:"instance"`
-	}{problemBase + p.Code, p.Title, p.Status, p.Detail, p.Code, "urn:postern:exchange:" + c.x.ID})
-	if err != nil {
-		c.aborted = true
-		return
-	}
+	doc := p.JSON(c.x.ID)
 	h := append(exchange.Header{
-		{Name: "content-type", Value: "application/problem+json"},
+		{Name: "content-type", Value: exchange.ProblemType},
 		{Name: "cache-control", Value: "no-store"},
 		{Name: "postern-exchange", Value: c.x.ID},
 	}, p.Header...)

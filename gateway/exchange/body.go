@@ -14,7 +14,7 @@ type Body interface {
 }
 
 // NoBody is a body of no octets.
-var NoBody Body = empty{} //nolint:gochecknoglobals // a constant in all but syntax: it has no state
+var NoBody Body = empty{}
 
 type empty struct{}
 
@@ -37,6 +37,10 @@ func (*Bytes) Close() error { return nil }
 
 // Trailer is nil.
 func (*Bytes) Trailer() Header { return nil }
+
+// AtEnd reports whether err says that a read came to the end of a body or a connection. As with io.Reader, only io.EOF
+// itself does: an error that wraps it, such as ErrClientGone with its cause, tells of octets that never came.
+func AtEnd(err error) bool { return err == io.EOF } //nolint:errorlint // a wrapped io.EOF is not the end, see above
 
 // firstRead is the most that ReadBody sets aside for octets that were only announced.
 const firstRead = 1 << 20
@@ -62,7 +66,7 @@ func ReadBody(body Body, length, limit int64) ([]byte, error) {
 		if int64(len(b)) > limit {
 			return nil, ErrBodyTooLarge
 		}
-		if err == io.EOF {
+		if AtEnd(err) {
 			return b, nil
 		}
 		if err != nil {

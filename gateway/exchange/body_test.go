@@ -69,7 +69,7 @@ func TestBytes(t *testing.T) {
 	if err != nil || !bytes.Equal(got, []byte("text")) || b.Trailer() != nil || b.Close() != nil {
 		t.Errorf("%q, %v", got, err)
 	}
-	if n, err := NoBody.Read(make([]byte, 1)); n != 0 || err != io.EOF || NoBody.Close() != nil || NoBody.Trailer() != nil {
+	if n, err := NoBody.Read(make([]byte, 1)); n != 0 || !AtEnd(err) || NoBody.Close() != nil || NoBody.Trailer() != nil {
 		t.Errorf("no body: %d, %v", n, err)
 	}
 }

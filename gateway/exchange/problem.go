@@ -1,6 +1,9 @@
 package exchange
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Problem is why the gateway itself answers: what RFC 9457 calls problem details. Everything in it may be read by
 // the caller, so nothing internal is put here.
@@ -16,6 +19,30 @@ type Problem struct {
 	// A stage may answer with a body of its own instead of problem details; then Status may be any final status.
 	ContentType string
 	Body        []byte
+}
+
+// ProblemType is the media type of what Problem.JSON writes (RFC 9457 section 6.1).
+const ProblemType = "application/problem+json"
+
+// JSON writes the problem as problem details (RFC 9457 section 3) of the exchange with that ID; an empty ID names none.
+// What is not UTF-8 in its texts is replaced. A body of its own is not looked at.
+func (p *Problem) JSON(id string) []byte {
+	if id != "" {
+		id = "urn:postern:exchange:" + id
+	}
+	doc, err := json.Marshal(struct {
+		Type     string `json:"type"` // where the problem is explained
+		Title    string `json:"title"`
+		Status   int    `json:"status"`
+		Detail   string `json:"detail,omitempty"`
+		Code     string `json:"code"`
+		Param    string `json:"param,omitempty"`
+		Instance string `json:"instance,omitempty"`
+	}{"https://postern.example/problems/" + p.Code, p.Title, p.Status, p.Detail, p.Code, p.Param, id})
+	if err != nil {
+		panic(err) // strings and a number can always be written
+	}
+	return doc
 }
 
 // Error makes a Problem usable as an error.

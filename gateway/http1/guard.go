@@ -146,7 +146,7 @@ func (g *Guard) fail(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) && g.isCut() && (g.state == inHead || g.state == inTunnel) {
 		return err
 	}
-	if op := (*net.OpError)(nil); err != io.EOF && !errors.As(err, &op) {
+	if op := (*net.OpError)(nil); !exchange.AtEnd(err) && !errors.As(err, &op) {
 		// The standard server answers 400 to an error it does not know, and stays silent after this one.
 		err = &net.OpError{Op: "read", Net: "tcp", Err: err}
 	}
@@ -330,7 +330,7 @@ func (g *Guard) readBody(p []byte) (n int, err error) {
 
 // endOf says what the end of the connection means within a message.
 func endOf(err error) error {
-	if err == io.EOF {
+	if exchange.AtEnd(err) {
 		return errCutOff
 	}
 	return err

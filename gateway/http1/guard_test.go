@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/postern-gateway/postern/gateway/exchange"
 )
 
 // script is a connection that the client sent octets on, in pieces of a size, and then closed.
@@ -197,7 +199,7 @@ func TestDeadlines(t *testing.T) {
 		t.Error("closed under an open request")
 	}
 	g.Finish()
-	if _, err := g.Read(buf); err != io.EOF {
+	if _, err := g.Read(buf); !exchange.AtEnd(err) {
 		t.Errorf("after the last request: %v", err)
 	}
 	g.Drain()
@@ -254,7 +256,7 @@ func BenchmarkHead(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		if n, err := g.Read(buf); n == 0 {
-			if g = New(generous(), &script{octets: []byte(strings.Repeat(octets, 1000)), piece: 1 << 20}, nil); err != io.EOF {
+			if g = New(generous(), &script{octets: []byte(strings.Repeat(octets, 1000)), piece: 1 << 20}, nil); !exchange.AtEnd(err) {
 				b.Fatal(err)
 			}
 			continue

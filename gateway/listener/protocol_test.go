@@ -267,7 +267,7 @@ func TestStreamingBothWays(t *testing.T) {
 				_, _ = x.Reply.Write(bytes.ToUpper(buf[:n]))
 				_ = x.Reply.Flush()
 			}
-			if err == io.EOF {
+			if exchange.AtEnd(err) {
 				break
 			}
 			if err != nil {

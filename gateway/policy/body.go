@@ -3,7 +3,6 @@ package policy
 import (
 	"context"
 	"errors"
-	"io"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/manifest"
@@ -77,14 +76,14 @@ func (b *requestBody) Read(p []byte) (int, error) {
 			return 0, b.err
 		}
 		n, err := b.inner.Read(b.in[:])
-		if err != nil && err != io.EOF {
+		if err != nil && !exchange.AtEnd(err) {
 			b.err = err
 			return 0, err
 		}
 		if n == 0 && err == nil {
 			continue
 		}
-		out, problem := b.run.pass(b.ctx, b.stage, abi.EventRequestBody, b.in[:n], err == io.EOF, false)
+		out, problem := b.run.pass(b.ctx, b.stage, abi.EventRequestBody, b.in[:n], exchange.AtEnd(err), false)
 		if problem != nil {
 			b.err = problem
 			return 0, problem

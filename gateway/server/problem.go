@@ -2,27 +2,12 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"strconv"
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/provider"
 )
-
-// problemBase is where the problem types are explained; the code is the last part.
-const problemBase = "https://postern.example/problems/"
-
-// details is RFC 9457 problem details.
-type details struct {
-	Type     string `json:"type"`
-	Title    string `json:"title"`
-	Status   int    `json:"status"`
-	Detail   string `json:"detail,omitempty"`
-	Code     string `json:"code"`
-	Param    string `json:"param,omitempty"`
-	Instance string `json:"instance"`
-}
 
 // answer sends what the gateway itself has to say: in the provider format's shape where the caller speaks one, else as
 // problem details.
@@ -34,11 +19,7 @@ func answer(ctx context.Context, x *exchange.Exchange, format provider.Format, p
 	case format != nil:
 		contentType, body = format.Problem(p)
 	default:
-		contentType = "application/problem+json"
-		body, _ = json.Marshal(details{ // of strings and a number: it can not fail
-			Type: problemBase + p.Code, Title: p.Title, Status: p.Status, Detail: p.Detail, Code: p.Code, Param: p.Param,
-			Instance: "urn:postern:exchange:" + x.ID,
-		})
+		contentType, body = exchange.ProblemType, p.JSON(x.ID)
 	}
 	h := make(exchange.Header, 0, len(p.Header)+4)
 	h = append(h, p.Header...)
