@@ -35,7 +35,6 @@ type natives struct {
 	layouts   []*abi1.Layout
 	instances []*postern.Instance
 	session   *plugin.Session
-	now       func() int64
 	turn      int
 }
 
@@ -135,28 +134,10 @@ func apply(x *exchange.Exchange, phase exchange.Phase, ev *plugin.Event, res *pl
 		header = &o.Answer.Header
 	}
 	o.Done = res.Action == abi.ActionDone
-	var spliced []byte
-	cut := 0
+	o.Body, o.Changed = res.Apply(x, header, ev.Body)
 	for i := range res.Ops {
 		op := &res.Ops[i]
 		switch op.Code {
-		case abi.OpHeaderSet:
-			header.Set(string(op.Key), string(op.Value))
-		case abi.OpHeaderAdd:
-			header.Add(string(op.Key), string(op.Value))
-		case abi.OpHeaderRemove:
-			header.Del(string(op.Key))
-		case abi.OpAttribute:
-			v, _, _ := abi.ReadValue(op.Value)
-			attribute(x, string(op.Key), v)
-		case abi.OpBodyReplace:
-			o.Body, o.Changed = bytes.Clone(op.Value), true
-		case abi.OpBodyDrop:
-			o.Body, o.Changed = nil, true
-		case abi.OpBodySplice:
-			at, length := int(binary.LittleEndian.Uint32(op.Value)), int(binary.LittleEndian.Uint32(op.Value[4:]))
-			spliced = append(append(spliced, ev.Body[cut:at]...), op.Value[8:]...)
-			cut, o.Changed = at+length, true
 		case abi.OpCarry:
 			o.Carry = append([]byte{}, op.Value...)
 		case abi.OpMeter:
@@ -166,34 +147,7 @@ func apply(x *exchange.Exchange, phase exchange.Phase, ev *plugin.Event, res *pl
 			o.Meters[string(op.Key)] += int64(binary.LittleEndian.Uint64(op.Value))
 		}
 	}
-	if cut > 0 || spliced != nil {
-		o.Body = append(spliced, ev.Body[cut:]...)
-	}
 	return o
-}
-
-func attribute(x *exchange.Exchange, name string, v abi.Value) {
-	switch name {
-	case "identity.account":
-		x.Identity.Account = v.Text()
-	case "identity.key":
-		x.Identity.Key = v.Text()
-	case "identity.name":
-		x.Identity.Name = v.Text()
-	case "identity.scopes":
-		x.Identity.Scopes = nil
-		for _, m := range v.Each {
-			x.Identity.Scopes = append(x.Identity.Scopes, m.Text())
-		}
-	case "targets":
-		var order []exchange.Target
-		for _, m := range v.Each {
-			order = append(order, x.Call.Targets[m.Int()])
-		}
-		x.Call.Targets = order
-	default:
-		x.SetAttribute(name, v.Text())
-	}
 }
 
 // check compares what came with what was wanted.

@@ -1,0 +1,69 @@
+package plugin
+
+import (
+	"encoding/binary"
+
+	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/sdk/abi"
+)
+
+// Apply does what a result says: it sets attributes of x, and fields of header, which are the request's, the response's
+// or those of the plugin's own answer. It returns what the event's body became, in memory of its own, and whether it was
+// changed at all. The answer itself, the carry and the meters are left to the caller. The result has to be checked, so
+// nothing can fail halfway.
+func (r *Result) Apply(x *exchange.Exchange, header *exchange.Header, body []byte) (after []byte, changed bool) {
+	after = body
+	cut := 0 // how much of body the splices so far have passed
+	var spliced []byte
+	for i := range r.Ops {
+		op := &r.Ops[i]
+		switch op.Code {
+		case abi.OpHeaderSet:
+			header.Set(string(op.Key), string(op.Value))
+		case abi.OpHeaderAdd:
+			header.Add(string(op.Key), string(op.Value))
+		case abi.OpHeaderRemove:
+			header.Del(string(op.Key))
+		case abi.OpAttribute:
+			value, _, _ := abi.ReadValue(op.Value)
+			setAttribute(x, string(op.Key), value)
+		case abi.OpBodyReplace:
+			after, changed = append([]byte(nil), op.Value...), true
+		case abi.OpBodyDrop:
+			after, changed = nil, true
+		case abi.OpBodySplice:
+			at, length := int(binary.LittleEndian.Uint32(op.Value)), int(binary.LittleEndian.Uint32(op.Value[4:]))
+			spliced = append(spliced, body[cut:at]...)
+			spliced = append(spliced, op.Value[8:]...)
+			cut, changed = at+length, true
+		}
+	}
+	if cut > 0 || spliced != nil {
+		return append(spliced, body[cut:]...), true
+	}
+	return after, changed
+}
+
+func setAttribute(x *exchange.Exchange, name string, value abi.Value) {
+	switch name {
+	case "identity.account":
+		x.Identity.Account = value.Text()
+	case "identity.key":
+		x.Identity.Key = value.Text()
+	case "identity.name":
+		x.Identity.Name = value.Text()
+	case "identity.scopes":
+		x.Identity.Scopes = make([]string, 0, value.Len())
+		for _, m := range value.Each {
+			x.Identity.Scopes = append(x.Identity.Scopes, m.Text())
+		}
+	case "targets":
+		order := make([]exchange.Target, 0, value.Len())
+		for _, m := range value.Each {
+			order = append(order, x.Call.Targets[m.Int()])
+		}
+		x.Call.Targets = order
+	default:
+		x.SetAttribute(name, value.Text())
+	}
+}
