@@ -146,7 +146,7 @@ func replaceFile(name string, data []byte, mode os.FileMode) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			os.Remove(f.Name())
+			_ = os.Remove(f.Name()) // err says what went wrong
 		}
 	}()
 	_, err = f.Write(data)

@@ -78,7 +78,6 @@ type instance struct {
 // waiter is an event waiting for an instance. It gets one, or nil with the right to make one.
 type waiter struct {
 	turn chan *instance
-	gone bool // gave up; under pool.mu
 }
 
 func (h *Host) newPool(ctx context.Context, key string, p *config.Plugin, stages []*config.Stage, c *code) (*pool, error) {

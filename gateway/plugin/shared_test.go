@@ -40,7 +40,7 @@ func TestShared(t *testing.T) {
 		want("a", nil)
 		time.Sleep(time.Second - 1)
 		want("a", nil)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		want("", ErrNotFound)
 
 		check(s.CAS(key, nil, []byte("b"), true, 0), nil)

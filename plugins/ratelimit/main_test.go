@@ -147,11 +147,10 @@ func TestReference(t *testing.T) {
 	}
 }
 
-// shared is the gateway's state for many instances, with a clock that the test moves.
+// shared is the gateway's state for many instances.
 type shared struct {
-	mu  sync.Mutex
-	now int64
-	m   map[string]string
+	mu sync.Mutex
+	m  map[string]string
 }
 
 func (*shared) Log(int, string) {}

@@ -109,6 +109,18 @@ func (p *plugin) On(e *postern.Event, r *postern.Result) error {
 // maxSplices is how many placeholders are put in one by one; more are sent as a new body.
 const maxSplices = 1000
 
+// unreadable decides over a body that could not be looked through.
+func unreadable(r *postern.Result, st *stage, err error) {
+	switch {
+	case !errors.Is(err, placeholder.ErrInvalid):
+		r.Respond(413, "too_much_personal_data", "The request body holds more personal data than can be replaced in one request.")
+	case st.pass:
+		r.Meter("unreadable", 1)
+	default:
+		r.Respond(400, "unreadable_body", "The request body can not be looked through for personal data: it has to be JSON or text in UTF-8.")
+	}
+}
+
 func (p *plugin) request(e *postern.Event, r *postern.Result, st *stage) error {
 	body, _ := e.Body()
 	if len(body) == 0 {
@@ -138,15 +150,8 @@ func (p *plugin) request(e *postern.Event, r *postern.Result, st *stage) error {
 	default:
 		err = placeholder.ErrInvalid
 	}
-	switch {
-	case errors.Is(err, placeholder.ErrInvalid) && st.pass:
-		r.Meter("unreadable", 1)
-		return nil
-	case errors.Is(err, placeholder.ErrInvalid):
-		r.Respond(400, "unreadable_body", "The request body can not be looked through for personal data: it has to be JSON or text in UTF-8.")
-		return nil
-	case err != nil:
-		r.Respond(413, "too_much_personal_data", "The request body holds more personal data than can be replaced in one request.")
+	if err != nil {
+		unreadable(r, st, err)
 		return nil
 	}
 	for kind, n := range p.redactor.Found {
@@ -158,10 +163,12 @@ func (p *plugin) request(e *postern.Event, r *postern.Result, st *stage) error {
 		return nil
 	}
 	if st.deny {
-		detail := append(p.carry[:0], "The request body holds personal data: "...)
+		detail := p.carry[:0]
+		detail = append(detail, "The request body holds personal data: "...)
 		for kind, n := range p.redactor.Found {
 			if n > 0 {
-				detail = append(append(detail, detect.Kind(kind).Name()...), ", "...)
+				detail = append(detail, detect.Kind(kind).Name()...)
+				detail = append(detail, ", "...)
 			}
 		}
 		p.carry = detail

@@ -21,9 +21,6 @@ func NewInstance(p Plugin, b Backend) *Instance {
 	}
 }
 
-// use makes p the plugin that runs.
-func (i *Instance) use(p Plugin) { i.plugin = p }
-
 // Frame is the buffer the host writes frames to.
 func (i *Instance) Frame() []byte { return i.frame }
 

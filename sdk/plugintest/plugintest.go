@@ -156,7 +156,11 @@ func Run(t *testing.T, c Config, cases []Case) {
 		c.build(t)
 		// The module stays compiled between the cases as long as a pool of it is open.
 		if keep, err := c.host.Load(context.Background(), c.compiled, nil); err == nil {
-			defer keep.Close(context.Background())
+			defer func() {
+				if err := keep.Close(context.Background()); err != nil {
+					t.Error(err)
+				}
+			}()
 		}
 		for i := range cases {
 			t.Run(cases[i].Name, func(t *testing.T) {
@@ -246,9 +250,9 @@ func (c *Config) build(t *testing.T) {
 func Build(t testing.TB, dir string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "plugin.wasm")
-	cmd := exec.Command(filepath.Join(runtime.GOROOT(), "bin", "go"), "build", "-buildmode=c-shared", "-o", out, ".")
+	cmd := exec.CommandContext(t.Context(), filepath.Join(runtime.GOROOT(), "bin", "go"), "build", "-buildmode=c-shared", "-o", out, ".")
 	if _, err := os.Stat(cmd.Path); err != nil {
-		cmd = exec.Command("go", cmd.Args[1:]...)
+		cmd = exec.CommandContext(t.Context(), "go", cmd.Args[1:]...)
 	}
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOFLAGS="+strings.ReplaceAll(os.Getenv("GOFLAGS"), "-race", ""))

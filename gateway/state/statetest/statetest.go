@@ -133,7 +133,10 @@ func testOwnership(t *testing.T, c Config) {
 	got, _ := s.Get(t.Context(), []byte("key"))
 	got[0] = 'Y'
 	expect(t, s, "key", "value")
-	for e := range s.Scan(t.Context(), nil, nil) {
+	for e, err := range s.Scan(t.Context(), nil, nil) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		e.Key[0], e.Value[0] = 'Z', 'Z'
 	}
 	expect(t, s, "key", "value")
@@ -240,7 +243,10 @@ func testScan(t *testing.T, c Config) {
 			t.Errorf("Scan(%q, %q) = %q, want %q", test.prefix, test.from, got, test.want)
 		}
 	}
-	for range s.Scan(t.Context(), nil, nil) {
+	for _, err := range s.Scan(t.Context(), nil, nil) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		break // and nothing is left open: Close does not hang
 	}
 }
@@ -340,7 +346,10 @@ func testTTL(t *testing.T, c Config) {
 		t.Errorf("afterwards: %q", got)
 	}
 	commit(t, s, "long", "2") // putting without a time ends the time
-	for e := range s.Scan(t.Context(), []byte("long"), nil) {
+	for e, err := range s.Scan(t.Context(), []byte("long"), nil) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		if !e.Expires.IsZero() {
 			t.Errorf("put again it still expires at %v", e.Expires)
 		}
@@ -410,7 +419,10 @@ func testBackup(t *testing.T, c Config) {
 	if scan(t, r, nil, nil) != scan(t, s, nil, nil) {
 		t.Error("the restored store differs")
 	}
-	for e := range r.Scan(t.Context(), []byte("timed"), nil) {
+	for e, err := range r.Scan(t.Context(), []byte("timed"), nil) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		if d := time.Until(e.Expires); d < 59*time.Minute || d > time.Hour+time.Minute { // reading takes time, which a backup does not count
 			t.Errorf("restored, it expires in %v", d)
 		}
@@ -509,7 +521,10 @@ func testParallel(t *testing.T, c Config) {
 	close(stop)
 	readers.Wait()
 	n := 0
-	for range s.Scan(t.Context(), []byte("own/"), nil) {
+	for _, err := range s.Scan(t.Context(), []byte("own/"), nil) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		n++
 	}
 	if n != writers*rounds {

@@ -30,8 +30,9 @@ type Redactor struct {
 	buffer   []byte
 }
 
-// edit puts a placeholder in the place of the octets [start, end).
-type edit struct{ start, end, value int }
+// edit puts a placeholder in the place of the octets [start, end). Where quoted is not 0 it gets quotes, which are escaped
+// for all but the first of so many levels of strings.
+type edit struct{ start, end, value, quoted int }
 
 type level struct {
 	scanner scanner
@@ -89,7 +90,8 @@ func (c context) protocols(key []byte) bool {
 	return false
 }
 
-// JSON finds personal data in a JSON text: in its strings, and in JSON texts inside them, but not in members' names.
+// JSON finds personal data in a JSON text: in its strings, members' names included, in the numbers of what is the caller's
+// alone, and in JSON texts inside strings.
 // Edits gives what to change.
 func (r *Redactor) JSON(text []byte) error {
 	r.begin()
@@ -135,7 +137,7 @@ func (r *Redactor) plain(text []byte) error {
 			return ErrTooMuch
 		}
 		r.Found[f.Kind]++
-		r.edits = append(r.edits, edit{f.Start, f.End, value})
+		r.edits = append(r.edits, edit{f.Start, f.End, value, 0})
 	}
 	return nil
 }
@@ -170,10 +172,12 @@ func (r *Redactor) walk(text []byte, nest int) error {
 			key = nil
 		case tokenKey:
 			key = text[t.start+1 : t.end-1]
-			r.Vault.avoid(key)
+			if err := r.value(l, key, t.start+1, nest); err != nil {
+				return err
+			}
 		case tokenString:
 			inside := text[t.start+1 : t.end-1]
-			if at.protocols(key) && !s.inArray() {
+			if at.protocols(key) && !s.inArray() && (at == top || isWord(inside)) {
 				r.Vault.avoid(inside)
 				if at == structural && s.depth <= 3 && string(key) == "type" && (string(inside) == "json_object" || string(inside) == "json_schema") {
 					r.JSONMode = true
@@ -185,11 +189,44 @@ func (r *Redactor) walk(text []byte, nest int) error {
 				key = nil
 			}
 		case tokenLiteral:
+			if at == free && isDigit(text[t.end-1]) {
+				if err := r.literal(text, t, nest); err != nil {
+					return err
+				}
+			}
 			if !s.inArray() {
 				key = nil
 			}
 		}
 	}
+}
+
+// isWord reports whether a string is what a protocol's words and identifiers are made of. Anything else under their names
+// is looked through: nothing keeps a caller from writing an address where a role belongs.
+func isWord(inside []byte) bool {
+	for _, c := range inside {
+		if !isAlnum(c) && c != '_' && c != '-' && c != '.' && c != ':' && c != '/' {
+			return false
+		}
+	}
+	return len(inside) <= 256
+}
+
+// literal looks at a number: a card or a telephone number is one whether or not it stands in quotes. Only a whole number
+// can be a find, and its placeholder is put in quotes, so that the text stays JSON.
+func (r *Redactor) literal(text []byte, t token, nest int) error {
+	r.finds = r.Detector.Scan(r.finds[:0], text[t.start:t.end], 0)
+	if len(r.finds) != 1 || r.finds[0].Start != 0 || r.finds[0].End != t.end-t.start {
+		return nil
+	}
+	f := r.finds[0]
+	value, ok := r.Vault.add(f.Kind, text[t.start:t.end])
+	if !ok {
+		return ErrTooMuch
+	}
+	r.Found[f.Kind]++
+	r.edits = append(r.edits, edit{t.start, t.end, value, nest + 1})
+	return nil
 }
 
 // value looks through a string's inside, which begins at offset of its text.
@@ -207,10 +244,10 @@ func (r *Redactor) value(l *level, inside []byte, offset, nest int) error {
 	done := false
 	if nest+1 < maxNest && looksNested(text) {
 		found := r.Found
-		switch err := r.walk(text, nest+1); err {
-		case nil:
+		switch err := r.walk(text, nest+1); {
+		case err == nil:
 			done = true
-		case ErrInvalid: // a text that only begins like JSON
+		case errors.Is(err, ErrInvalid): // a text that only begins like JSON
 			r.edits, r.Found = r.edits[:first], found
 		default:
 			return err
@@ -266,9 +303,19 @@ func (r *Redactor) Len() int { return len(r.edits) }
 // Edits calls put for every octet range of the last text and what takes its place, in order.
 func (r *Redactor) Edits(put func(start, end int, placeholder []byte)) {
 	for _, e := range r.edits {
-		r.buffer = r.Vault.appendPlaceholder(r.buffer[:0], e.value)
+		r.buffer = r.put(r.buffer[:0], e)
 		put(e.start, e.end, r.buffer)
 	}
+}
+
+// put appends what an edit puts in.
+func (r *Redactor) put(dst []byte, e edit) []byte {
+	if e.quoted == 0 {
+		return r.Vault.appendPlaceholder(dst, e.value)
+	}
+	dst = appendEscaped(dst, []byte(`"`), e.quoted-1)
+	dst = r.Vault.appendPlaceholder(dst, e.value)
+	return appendEscaped(dst, []byte(`"`), e.quoted-1)
 }
 
 // Append appends the redacted form of text, the last one looked at.
@@ -276,7 +323,7 @@ func (r *Redactor) Append(dst, text []byte) []byte {
 	at := 0
 	for _, e := range r.edits {
 		dst = append(dst, text[at:e.start]...)
-		dst = r.Vault.appendPlaceholder(dst, e.value)
+		dst = r.put(dst, e)
 		at = e.end
 	}
 	return append(dst, text[at:]...)

@@ -3,6 +3,7 @@ package placeholder
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -91,14 +92,14 @@ func TestInvalid(t *testing.T) {
 		"", " ", "{", "}", "[", "{]", `{"a"}`, `{"a":}`, `{"a":1,}`, `[1,]`, `[,1]`, `{"a" "b"}`, `{a:1}`, `{"a":1}{}`, `"a`, "\"a\nb\"", `"\x"`, `"\u12g4"`, `"\`,
 		"\"\xff\"", "01", "1.", "-", "+1", "1e", "nul", "truefalse", "// x\n{}", deep, `{"a":1 "b":2}`, "\ufeff{}", "[1 2]", "{\"a\":\"a@example.com\"", `["a":1]`, `{"a",1}`, `{"a":,}`, `{:1}`,
 	} {
-		if err := newRedactor().JSON([]byte(text)); err != ErrInvalid {
+		if err := newRedactor().JSON([]byte(text)); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%q: %v", text, err)
 		}
 		if json.Valid([]byte(text)) && text != deep && utf8.ValidString(text) {
 			t.Errorf("%q is valid", text)
 		}
 	}
-	if err := newRedactor().Text([]byte("a\xff")); err != ErrInvalid {
+	if err := newRedactor().Text([]byte("a\xff")); !errors.Is(err, ErrInvalid) {
 		t.Error(err)
 	}
 }
@@ -118,7 +119,7 @@ func TestTooMuch(t *testing.T) {
 		t.Errorf("a carry of %d octets", len(carry))
 	}
 	r.Vault.Reset()
-	if err := r.JSON([]byte(b.String() + `one.more@example.com"]`)); err != ErrTooMuch {
+	if err := r.JSON([]byte(b.String() + `one.more@example.com"]`)); !errors.Is(err, ErrTooMuch) {
 		t.Error(err)
 	}
 }
@@ -426,7 +427,7 @@ func FuzzScanner(f *testing.F) {
 		r := newRedactor()
 		r.Vault.Reset()
 		err := r.JSON(text)
-		if valid := json.Valid(text) && utf8.Valid(text); (err == nil) != valid && (err != ErrInvalid || !deeper(text)) && err != ErrTooMuch {
+		if valid := json.Valid(text) && utf8.Valid(text); (err == nil) != valid && (!errors.Is(err, ErrInvalid) || !deeper(text)) && !errors.Is(err, ErrTooMuch) {
 			t.Fatalf("%q: %v, encoding/json says %t", text, err, valid)
 		}
 		if err != nil {

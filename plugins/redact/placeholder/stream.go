@@ -409,7 +409,8 @@ func (r *Restorer) strings(event []byte, jsonMode bool) (restored []byte, change
 		}
 		changed = changed || different
 	}
-	r.work = append(out, r.data[at:]...)
+	out = append(out, r.data[at:]...)
+	r.work = out
 	r.sent = append(r.sent, r.queue...)
 	return r.work, changed
 }
@@ -419,7 +420,7 @@ func (r *Restorer) pieceLevels(i int, jsonMode bool) int {
 	if holdsJSON(r.key(i)) || jsonMode && string(r.key(i)) == "content" {
 		return 2
 	}
-	if t := r.member(0, "type"); t >= 0 && r.nodes[t].kind == '"' && bytes.Index(r.data[r.nodes[t].start:r.nodes[t].end], []byte("arguments")) >= 0 {
+	if t := r.member(0, "type"); t >= 0 && r.nodes[t].kind == '"' && bytes.Contains(r.data[r.nodes[t].start:r.nodes[t].end], []byte("arguments")) {
 		return 2
 	}
 	return 1
