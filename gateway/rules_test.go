@@ -27,7 +27,7 @@ var layers = [][]string{
 	{"gateway/admin", "gateway/console", "plugins/redact/placeholder"},
 	{"gateway/server", "gateway/fleet", "plugins/redact/detect"},
 	{"gateway/policy", "gateway/proxy", "gateway/plugin/abi1", "gateway/plugin/proxywasm"},
-	{"gateway/upstream", "gateway/plugin", "gateway/ledger", "gateway/account", "gateway/privacy", "gateway/listener"},
+	{"gateway/upstream", "gateway/plugin", "gateway/ledger", "gateway/replay", "gateway/account", "gateway/privacy", "gateway/listener"},
 	{"gateway/config", "gateway/ledger/record", "gateway/carrier", "gateway/provider/openai", "gateway/provider/providertest", "gateway/plugin/admission"},
 	{"gateway/variable"},
 	{"sdk/go", "gateway/expr", "gateway/schema", "gateway/provider", "gateway/http1", "gateway/certificate", "gateway/pool", "gateway/state/badger", "gateway/state/memory", "gateway/state/statetest", "gateway/route"},

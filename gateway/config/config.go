@@ -270,7 +270,9 @@ type Route struct {
 	// OnDisconnect says what a client that leaves a stream pays: "bill_delivered" (default), "drain" (the upstream is
 	// read to its end for exact usage) or "void".
 	OnDisconnect string
-	Range        hcl.Range
+	// Replay is how long the reply to a model call with an idempotency key is kept, default 24h; 0: such keys are ignored.
+	Replay time.Duration
+	Range  hcl.Range
 }
 
 // Respond is a fixed answer.

@@ -24,7 +24,7 @@ func (l *loader) routeBlocks() {
 	for _, n := range l.routes.List {
 		s := schema.Open(l, n.Block, kind)
 		r := n.Value
-		*r = Route{Name: n.Name, Timeout: s.Span("timeout"), Durability: s.Word("durability"), OnDisconnect: s.Word("on_disconnect"), Range: s.At}
+		*r = Route{Name: n.Name, Timeout: s.Span("timeout"), Durability: s.Word("durability"), OnDisconnect: s.Word("on_disconnect"), Replay: s.Span("replay"), Range: s.At}
 		if e := s.Expr("listener"); e != nil {
 			if r.Listeners = schema.ReferAll(l.Findings, &l.listeners, e); len(r.Listeners) == 0 && schema.IsEmpty(e) {
 				l.Errorf(e.Range(), "No listener", "A route is reached through at least one listener.")

@@ -250,6 +250,7 @@ func routeBlock() Block {
 			{Name: "timeout", Kind: Span, Preset: "5m", Min: "10ms", Max: "24h", Zero: true, Summary: "The whole exchange; 0 is no bound, for routes that upgrade."},
 			{Name: "durability", Kind: Word, Preset: "sync", Words: []string{"sync", "batch"}, Summary: "`sync`: the intent of a billed call is on disk before the upstream is called. `batch`: within 50 ms; a power cut can lose that much."},
 			{Name: "on_disconnect", Kind: Word, Preset: "bill_delivered", Words: []string{"bill_delivered", "drain", "void"}, Summary: "What a client that leaves a stream pays: what was delivered; the exact usage, for which the upstream is read to its end; nothing."},
+			{Name: "replay", Kind: Span, Preset: "24h", Min: "1m", Max: "30d", Zero: true, Summary: "How long the reply to a model call with an `Idempotency-Key` is kept, so that the same call sent again gets it and is charged once; 0 ignores such keys."},
 		},
 		Blocks: []Block{{Name: "respond", Summary: "A fixed answer.", Arguments: respondArguments("200", "")}},
 	}

@@ -1,0 +1,476 @@
+// Package replay keeps the replies to requests that came with an idempotency key, so that the same request sent again
+// gets the same reply and is charged once. Its main type is Store.
+//
+// A Claim is one request's exclusive use of its key. Before an upstream is called, Begun puts a record on disk that says
+// so; Keep replaces it by the reply, Free removes it where nothing was charged, and where neither came about the record
+// stays: what became of the call is then not known here, and the key is never taken for a new one.
+//
+// Replies are content. They are sealed with AES-256-GCM under a key of their account's own, made of two random parts: the
+// store's and the account's. Shred destroys the account's part, and what is left of its replies in old files and backups
+// can not be read any more. Both parts are in the same store as the replies, so this is no protection from somebody who
+// has all of it: that is the disk's encryption to give.
+package replay
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/state"
+)
+
+// Errors of Begin. What else it returns is a *LostError, or an error of the store.
+var (
+	ErrKey        = errors.New("not an idempotency key") // see ValidKey
+	ErrReused     = errors.New("idempotency key was used for another request")
+	ErrInProgress = errors.New("the first request with this idempotency key is under way")
+	ErrBusy       = errors.New("too many requests with idempotency keys are under way")
+	ErrClosed     = errors.New("store of replies is closed")
+)
+
+// LostError says that the request was made before and that its reply is not here: it must not be made again under this
+// key.
+type LostError struct {
+	Exchange string // the id of the first request
+	Large    bool   // it was answered, by more than is kept; otherwise it is not known how it ended
+}
+
+// Error makes a LostError an error.
+func (e *LostError) Error() string {
+	if e.Large {
+		return "the reply to exchange " + e.Exchange + " was not kept"
+	}
+	return "it is not known how exchange " + e.Exchange + " ended"
+}
+
+// MaxReply is the most octets of a body that are kept. With status and fields it fits in a value of the store.
+const MaxReply = state.MaxValue - 16<<10
+
+// maxHeader bounds the fields kept with a reply.
+const maxHeader = 8 << 10
+
+// overhead is what a record counts beside its body.
+const overhead = 1 << 10
+
+// Config configures a Store. Only Store and Prefix are required.
+type Config struct {
+	Store   state.Store
+	Prefix  string       // begins every key in the store, at most 64 octets
+	Log     *slog.Logger // default: slog.Default. No key and no content is ever logged
+	Claims  int          // requests under way at once, default 16384
+	Memory  int64        // octets of replies under way held in memory, default 64 MiB; one account gets a quarter. A reply that finds no room is not kept
+	Account int64        // octets of replies kept for one account, give or take as much again, default 256 MiB. Beyond it replies are not kept
+}
+
+// Store is the replies kept. It is safe for concurrent use, and the only one that uses its prefix of the state store.
+type Store struct {
+	state   state.Store
+	prefix  string
+	log     *slog.Logger
+	most    int
+	memory  int64
+	account int64
+	secret  []byte // the store's part of every account's key
+
+	queue chan *write
+	done  chan struct{} // closed when the writer has ended
+
+	making sync.Mutex // one account's part of the key is made at a time
+
+	mu     sync.Mutex // guards what follows
+	closed bool
+	users  sync.WaitGroup // calls under way
+	claims map[string]*Claim
+	held   int64            // octets of replies under way
+	shares map[string]int64 // the same, by account
+	kept   map[string]*level
+	pruned time.Time // when kept was last looked through
+}
+
+// Open opens the replies in c.Store, which must stay open until Close returned.
+func Open(ctx context.Context, c Config) (*Store, error) {
+	s := &Store{
+		state: c.Store, prefix: c.Prefix, log: c.Log, most: cmp.Or(c.Claims, 16384), memory: cmp.Or(c.Memory, 64<<20),
+		account: cmp.Or(c.Account, 256<<20), queue: make(chan *write, 1024), done: make(chan struct{}),
+		claims: map[string]*Claim{}, shares: map[string]int64{}, kept: map[string]*level{}, pruned: time.Now(),
+	}
+	switch {
+	case c.Store == nil:
+		return nil, errors.New("open replies: no store given")
+	case c.Prefix == "" || len(c.Prefix) > 64:
+		return nil, fmt.Errorf("open replies: %q is no prefix", c.Prefix)
+	case s.most < 0 || s.memory < 0 || s.account < 0:
+		return nil, errors.New("open replies: a negative limit")
+	}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	var err error
+	if s.secret, err = s.random(ctx, []byte(s.prefix+"s")); err != nil {
+		return nil, fmt.Errorf("open replies: %w", err)
+	}
+	go s.writing()
+	return s, nil
+}
+
+// Close refuses new calls and waits for those under way. A claim that is still open is found by the next Open as a call
+// of which it is not known how it ended.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return ErrClosed
+	}
+	s.closed = true
+	s.mu.Unlock()
+	s.users.Wait()
+	close(s.queue)
+	<-s.done
+	return nil
+}
+
+// enter begins a call; leave ends it.
+func (s *Store) enter() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	s.users.Add(1)
+	return nil
+}
+
+func (s *Store) leave() { s.users.Done() }
+
+// random reads the 32 octets at key, and makes them the first time.
+func (s *Store) random(ctx context.Context, key []byte) ([]byte, error) {
+	b, err := s.state.Get(ctx, key)
+	if !errors.Is(err, state.ErrNotFound) {
+		if err == nil && len(b) != keySize {
+			err = errors.New("a key of replies is damaged")
+		}
+		return b, err
+	}
+	b = make([]byte, keySize)
+	rand.Read(b) // never fails
+	batch := new(state.Batch)
+	batch.Put(key, b)
+	return b, s.state.Commit(ctx, batch)
+}
+
+// Request is a request with an idempotency key.
+type Request struct {
+	Account  string // whose key it is: accounts do not see each other's
+	Key      string
+	Method   string
+	Path     string // with the query
+	Body     []byte
+	Exchange string        // its id, for who is told of it later; at most 256 octets
+	Keep     time.Duration // how long its reply is kept, greater than 0
+}
+
+// ValidKey reports whether key can be an idempotency key: 1 to 255 visible octets of ASCII.
+func ValidKey(key string) bool {
+	if key == "" || len(key) > 255 {
+		return false
+	}
+	for i := range len(key) {
+		if key[i] <= ' ' || key[i] >= 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// digest tells requests apart: SHA-256 over method, path and body, each after its length.
+func (r *Request) digest() (d [sha256.Size]byte) {
+	h := sha256.New()
+	for _, part := range [][]byte{[]byte(r.Method), []byte(r.Path), r.Body} {
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
+		h.Write(part)
+	}
+	h.Sum(d[:0])
+	return d
+}
+
+// Reply is a reply that was kept.
+type Reply struct {
+	Exchange string // the id of the first request
+	Status   int
+	Header   exchange.Header
+	Body     []byte
+}
+
+// Begin looks a request up. A claim means that it came the first time: it is to be made, and the claim to be ended. A
+// reply means that it was made before. ErrReused, ErrInProgress and a *LostError say that it must not be made; after any
+// other error nothing is known, and it must not be made either. It never waits for another request.
+func (s *Store) Begin(ctx context.Context, r Request) (*Claim, *Reply, error) {
+	if !ValidKey(r.Key) || r.Keep <= 0 || len(r.Exchange) > 256 {
+		return nil, nil, ErrKey
+	}
+	if err := s.enter(); err != nil {
+		return nil, nil, err
+	}
+	defer s.leave()
+	v, err := s.vault(ctx, r.Account)
+	if err != nil {
+		return nil, nil, fmt.Errorf("look up an idempotency key: %w", err)
+	}
+	c := &Claim{store: s, vault: v, key: v.name(r.Key), account: r.Account, digest: r.digest(), exchange: r.Exchange, keep: r.Keep}
+	// What is kept is looked at first, so that requests that come again at once do not stand in each other's way.
+	rec, err := c.look(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if rec == nil || rec.kind == kindBegun {
+		if err := s.claim(c); err != nil {
+			return nil, nil, err
+		}
+		// From here on nobody else changes the record: only now does it say what became of an earlier request.
+		if rec, err = c.look(ctx); err == nil && rec == nil {
+			return c, nil, nil
+		}
+		c.end()
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	switch {
+	case rec.digest != c.digest:
+		return nil, nil, ErrReused
+	case rec.kind == kindDone:
+		return nil, &Reply{Exchange: rec.exchange, Status: rec.status, Header: rec.header, Body: rec.body}, nil
+	}
+	return nil, nil, &LostError{Exchange: rec.exchange, Large: rec.kind == kindLarge}
+}
+
+// look reads the record of the claim's key; nil: there is none.
+func (c *Claim) look(ctx context.Context) (*record, error) {
+	sealed, err := c.store.state.Get(ctx, c.key)
+	if errors.Is(err, state.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up an idempotency key: %w", err)
+	}
+	rec, err := c.vault.open(c.key, sealed)
+	if err != nil {
+		// A request was made under this key, whatever else is lost.
+		c.store.log.ErrorContext(ctx, "a kept reply is damaged", "error", err)
+		return nil, &LostError{Exchange: "unknown"}
+	}
+	return &rec, nil
+}
+
+// claim takes the key, unless somebody has it.
+func (s *Store) claim(c *Claim) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch other := s.claims[string(c.key)]; {
+	case other != nil && other.digest != c.digest:
+		return ErrReused
+	case other != nil:
+		return ErrInProgress
+	case len(s.claims) >= s.most:
+		return ErrBusy
+	}
+	s.claims[string(c.key)] = c
+	return nil
+}
+
+// Claim is a request's exclusive use of its key until Keep, Free or Lose, one of which must be called. It belongs to one
+// goroutine at a time.
+type Claim struct {
+	store    *Store
+	vault    *vault
+	key      []byte // in the state store
+	account  string
+	digest   [sha256.Size]byte
+	exchange string
+	keep     time.Duration
+
+	begun bool // a record of Begun may be stored
+	known bool // it is
+	over  bool
+	large bool // the reply is not kept
+	reply record
+	room  int64 // octets of memory taken for the reply
+}
+
+// Over reports whether the claim has ended.
+func (c *Claim) Over() bool { return c.over }
+
+// Begun records durably that the request is about to have effects. After an error it must not have any. Once it
+// is recorded, further calls do nothing.
+func (c *Claim) Begun(ctx context.Context) error {
+	if c.known || c.over {
+		return nil
+	}
+	c.begun = true // even after an error: it may be on its way
+	if err := c.put(ctx, kindBegun); err != nil {
+		return fmt.Errorf("record a request with an idempotency key: %w", err)
+	}
+	c.known = true
+	return nil
+}
+
+// Head takes the reply's head. Fields about the connection and the moment are left out.
+func (c *Claim) Head(status int, h exchange.Header) {
+	size := 0
+	c.reply.status = status
+	for _, f := range h {
+		if !momentary(f.Name) {
+			c.reply.header = append(c.reply.header, f)
+			size += len(f.Name) + len(f.Value) + 8
+		}
+	}
+	c.large = c.large || size > maxHeader
+}
+
+// Write takes a part of the reply's body. It copies p. When there is no room, the reply is not kept.
+func (c *Claim) Write(p []byte) {
+	if c.large || c.over {
+		return
+	}
+	need := int64(len(c.reply.body) + len(p))
+	if need > MaxReply {
+		c.giveUp()
+		return
+	}
+	if need > c.room {
+		room := min(max(need, 2*c.room, 16<<10), MaxReply)
+		if !c.store.take(c.account, room-c.room) {
+			c.giveUp()
+			return
+		}
+		c.room = room
+		c.reply.body = append(make([]byte, 0, room), c.reply.body...)
+	}
+	c.reply.body = append(c.reply.body, p...)
+}
+
+// giveUp goes on without keeping the reply.
+func (c *Claim) giveUp() {
+	c.large, c.reply.body = true, nil
+	c.store.take(c.account, -c.room)
+	c.room = 0
+}
+
+// Keep stores the reply that Head and Write took, durably, and ends the claim. After an error the key is as after Lose.
+func (c *Claim) Keep(ctx context.Context) error {
+	if c.over {
+		return nil
+	}
+	defer c.end()
+	kind := byte(kindDone)
+	if c.large || !c.store.fits(c.account, int64(len(c.reply.body))+overhead, c.keep) {
+		kind, c.reply = kindLarge, record{}
+	}
+	if err := c.put(ctx, kind); err != nil {
+		return fmt.Errorf("keep a reply: %w", err)
+	}
+	return nil
+}
+
+// Free ends the claim of a request that had no effect: the key is as if it had never come.
+func (c *Claim) Free(ctx context.Context) error {
+	if c.over {
+		return nil
+	}
+	defer c.end()
+	if !c.begun {
+		return nil
+	}
+	if err := c.store.write(ctx, &write{key: c.key}); err != nil {
+		return fmt.Errorf("free an idempotency key: %w", err)
+	}
+	return nil
+}
+
+// Lose ends the claim of a request that had an effect and whose reply is not whole: who sends it again gets a
+// *LostError.
+func (c *Claim) Lose(ctx context.Context) error {
+	if c.over {
+		return nil
+	}
+	defer c.end()
+	if c.known {
+		return nil
+	}
+	c.reply = record{}
+	if err := c.put(ctx, kindBegun); err != nil {
+		return fmt.Errorf("record a request with an idempotency key: %w", err)
+	}
+	return nil
+}
+
+// put stores the claim's record.
+func (c *Claim) put(ctx context.Context, kind byte) error {
+	rec := c.reply
+	rec.kind, rec.digest, rec.exchange = kind, c.digest, c.exchange
+	return c.store.write(ctx, &write{key: c.key, value: c.vault.seal(c.key, &rec), ttl: c.keep})
+}
+
+// end gives the key and the memory back.
+func (c *Claim) end() {
+	c.over = true
+	c.reply = record{}
+	c.store.take(c.account, -c.room)
+	c.room = 0
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	if c.store.claims[string(c.key)] == c {
+		delete(c.store.claims, string(c.key))
+	}
+}
+
+// momentary says which fields of a reply are not part of it when it is given again.
+func momentary(name string) bool {
+	return slices.Contains([]string{
+		"age", "alt-svc", "connection", "content-length", "date", "keep-alive", "postern-exchange", "ratelimit", "ratelimit-policy",
+		"retry-after", "set-cookie", "trailer", "transfer-encoding", "upgrade", "via",
+	}, name) || len(name) > 12 && (name[:12] == "x-ratelimit-")
+}
+
+// Shred makes everything kept for an account unreadable, in old files and in backups made from now on as well, and
+// removes it. Its keys are free again; nobody finds what a claim that is still open keeps.
+func (s *Store) Shred(ctx context.Context, account string) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.leave()
+	of := sha256.Sum256([]byte(account))
+	s.making.Lock()
+	defer s.making.Unlock()
+	batch := new(state.Batch)
+	batch.Delete(s.accountKey(of))
+	for e, err := range s.state.Scan(ctx, s.replyPrefix(of), nil) {
+		if err != nil {
+			return fmt.Errorf("shred replies: %w", err)
+		}
+		batch.Delete(slices.Clone(e.Key))
+		if len(batch.Writes) < 1000 {
+			continue
+		}
+		if err := s.state.Commit(ctx, batch); err != nil {
+			return fmt.Errorf("shred replies: %w", err)
+		}
+		batch.Reset()
+	}
+	if len(batch.Writes) == 0 {
+		return nil
+	}
+	if err := s.state.Commit(ctx, batch); err != nil {
+		return fmt.Errorf("shred replies: %w", err)
+	}
+	return nil
+}
