@@ -170,11 +170,17 @@ func startOn(t testing.TB, dir string, stores []state.Backend) *node {
 	t.Cleanup(n.stop)
 	n.address = n.Addresses()["public"].String()
 	n.url = "https://" + n.address
+	n.trust(t)
+	return n
+}
+
+// trust has the node's clients believe in its development CA, where it has one.
+func (n *node) trust(t testing.TB) {
+	t.Helper()
 	n.roots = x509.NewCertPool()
 	if pem, err := os.ReadFile(n.ca); err == nil {
 		n.roots.AppendCertsFromPEM(pem)
 	}
-	return n
 }
 
 // load loads the node's files as run does.
