@@ -96,19 +96,19 @@ func portFree(address string) error {
 	return errors.Join(u.Close(), l.Close())
 }
 
-// output keeps what a program writes, for reading while it runs.
-type output struct {
+// transcript keeps what a program writes, for reading while it runs.
+type transcript struct {
 	mu sync.Mutex
 	b  bytes.Buffer
 }
 
-func (o *output) Write(p []byte) (int, error) {
+func (o *transcript) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.b.Write(p)
 }
 
-func (o *output) String() string {
+func (o *transcript) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.b.String()
@@ -117,7 +117,7 @@ func (o *output) String() string {
 // process is a program under test.
 type process struct {
 	cmd  *exec.Cmd
-	out  output
+	out  transcript
 	done chan struct{} // closed when it has ended
 	err  error         // how, once done is closed
 }
@@ -291,17 +291,31 @@ func (d *demonstration) balance(t testing.TB) exchange.Amount {
 	return list[0].Available
 }
 
-// left checks that nothing of it runs any more.
-func (d *demonstration) left(t testing.TB) {
+// running lists the processes of its programs by name, where the system has a /proc.
+func (d *demonstration) running(t testing.TB) map[string]int {
 	t.Helper()
-	links, err := filepath.Glob("/proc/[0-9]*/exe") // where there is a /proc
+	links, err := filepath.Glob("/proc/[0-9]*/exe")
 	if err != nil {
 		t.Fatal(err)
 	}
+	out := map[string]int{}
 	for _, link := range links {
 		if program, err := os.Readlink(link); err == nil && strings.HasPrefix(program, d.dir+string(filepath.Separator)) {
-			t.Errorf("%s still runs: %s", program, link)
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(link)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			out[filepath.Base(program)] = pid
 		}
+	}
+	return out
+}
+
+// left checks that nothing of it runs any more.
+func (d *demonstration) left(t testing.TB) {
+	t.Helper()
+	if running := d.running(t); len(running) > 0 {
+		t.Errorf("still run: %v", running)
 	}
 	for _, address := range []string{d.listen, d.admin, d.sandbox} {
 		if err := portFree(address); err != nil {
@@ -368,6 +382,31 @@ func TestDemo(t *testing.T) {
 	if now := d.balance(t); now != before {
 		t.Errorf("the balance was %s and is %s in the store", before, now)
 	}
+
+	// Killed, it loses nothing that was charged, and the demo says so.
+	p, n = d.serve(t)
+	if pid := d.running(t)["postern"]; pid != 0 {
+		resp, body := n.post(t, n.client(t, "http1"), "/v1/chat/completions", key, hello)
+		if resp.StatusCode != 200 {
+			t.Errorf("%s %s", resp.Status, body)
+		}
+		before = d.balance(t)
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.wait(); err != nil {
+			t.Fatal(err)
+		}
+		if p.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(p.out.String(), "demo: the gateway ended: signal: killed") {
+			t.Errorf("exit code %d\n%s", p.cmd.ProcessState.ExitCode(), p.out.String())
+		}
+		d.left(t)
+		p, _ = d.serve(t)
+		if now := d.balance(t); now != before {
+			t.Errorf("the balance was %s and is %s after a kill", before, now)
+		}
+	}
+	p.stop(t, os.Interrupt)
 	if out := d.must(t, "bin/postern ledger verify"); !strings.Contains(out, "it adds up") {
 		t.Error(out)
 	}

@@ -155,6 +155,10 @@ func TestReadmeCommands(t *testing.T) {
 			}
 		}
 	}
+	// make run is what TestDemo runs.
+	if out := shellMust(t, root(t), append(os.Environ(), "MAKEFLAGS="), "make -s -n run"); !strings.HasSuffix(out, "exec bin/demo -postern bin/postern\n") {
+		t.Errorf("make run does: %s", out)
+	}
 	for line, test := range exercised {
 		if !told[line] {
 			t.Errorf("no document has this any more, which %s runs:\n%s", test, line)
@@ -237,6 +241,9 @@ func framed(t *testing.T, files map[string]string) (dir string) {
 			t.Fatal(err)
 		}
 		for _, p := range paths {
+			if strings.HasSuffix(p, "_test.hcl") {
+				continue // they test the example's own policies
+			}
 			b, err := os.ReadFile(p)
 			if err != nil {
 				t.Fatal(err)
@@ -411,4 +418,36 @@ func TestReadme(t *testing.T) {
 	}
 	p.stop(t, os.Interrupt)
 	d.left(t)
+}
+
+// TestSandboxReadme runs the sandbox as its README and the client's start it, and asks it what they ask.
+func TestSandboxReadme(t *testing.T) {
+	t.Parallel()
+	needs(t, "curl", "install curl")
+	program := filepath.Join(t.TempDir(), "sandbox")
+	shellMust(t, root(t), os.Environ(), "go build -o "+program+" ./examples/sandbox")
+	asked := commandLines(blockWith(t, "examples/sandbox/README.md", "sh", "curl"))
+	for _, file := range []string{"examples/sandbox/README.md", "examples/openai-node/README.md"} {
+		line := commandLines(blockWith(t, file, "sh", "go run"))[0]
+		flags, ok := strings.CutPrefix(strings.TrimSuffix(line, " &"), "go run ./examples/sandbox ")
+		if !ok {
+			t.Fatalf("%s: %s", file, line)
+		}
+		address := freePort(t)
+		if strings.Contains(flags, "-address") {
+			flags = strings.Replace(flags, "127.0.0.1:9902", address, 1)
+		} else {
+			flags += " -address " + address
+		}
+		p := launch(t, root(t), os.Environ(), program, strings.Fields(flags)...)
+		eventually(t, "http://"+address+"/")
+		said := ""
+		for _, ask := range asked {
+			said += shellMust(t, root(t), append(os.Environ(), "no_proxy=*"), strings.Replace(ask, "127.0.0.1:9902", address, 1))
+		}
+		if !strings.Contains(said, "You said: Hello!") || !strings.Contains(said, `"served":1`) {
+			t.Errorf("%s: %s", line, said)
+		}
+		p.stop(t, os.Interrupt)
+	}
 }
