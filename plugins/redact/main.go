@@ -41,6 +41,7 @@ func newPlugin() *plugin {
 // Slots, in the order of plugin.hcl.
 const (
 	slotContentType     = 0 // of the request hook
+	slotRequestEncoding = 1
 	slotContentEncoding = 0 // of the response hook
 )
 
@@ -142,11 +143,22 @@ func (p *plugin) request(e *postern.Event, r *postern.Result, st *stage) error {
 	}
 	p.redactor.Detector = &st.detector
 	var err error
-	switch contentType, _ := e.Header(slotContentType); media(contentType) {
+	contentType, _ := e.Header(slotContentType)
+	kind := media(contentType)
+	if encoding, ok := e.Header(slotRequestEncoding); ok && !equalFold([]byte("identity"), encoding) {
+		kind = mediaOther // what is compressed can not be looked through, even if it happens to be text
+	}
+	switch kind {
 	case mediaJSON:
 		err = p.redactor.JSON(body)
 	case mediaText:
-		err = p.redactor.Text(body)
+		// Who reads it may take it for JSON all the same, with its escapes.
+		if err = placeholder.ErrInvalid; body[0] <= ' ' || body[0] == '{' || body[0] == '[' || body[0] == '"' {
+			err = p.redactor.JSON(body)
+		}
+		if errors.Is(err, placeholder.ErrInvalid) {
+			err = p.redactor.Text(body)
+		}
 	default:
 		err = placeholder.ErrInvalid
 	}

@@ -4,7 +4,7 @@ summary = "Keep personal data from the upstream: placeholders go out, the origin
 
 hook "request" {
   sees {
-    headers = ["content-type"]
+    headers = ["content-type", "content-encoding"]
     body    = buffer("10MiB")
   }
 

@@ -67,6 +67,9 @@ type Detector struct {
 	groups [maxGroups]span
 	// unended is the offset up to which the text holds no end of a private key that is not found yet.
 	unended int
+	// The text with what looks like ASCII written as ASCII, and how its offsets belong to the text's.
+	folded []byte
+	shifts []shift
 }
 
 type span struct{ start, end int }
@@ -116,6 +119,21 @@ func lower(b byte) byte {
 
 // Scan appends to finds what it finds in text, in order and without overlap. Offsets have base added.
 func (d *Detector) Scan(finds []Find, text []byte, base int) []Find {
+	folded, ok := d.fold(text)
+	if !ok {
+		return d.scan(finds, text, base)
+	}
+	// Folding may also hide something, such as a number behind a dash: what either way finds is found.
+	known := len(finds)
+	finds = d.scan(finds, text, 0)
+	raw := len(finds)
+	finds = d.scan(finds, folded, 0)
+	d.unfold(finds[raw:])
+	return merge(finds, known, base)
+}
+
+// scan is Scan of a text as it is.
+func (d *Detector) scan(finds []Find, text []byte, base int) []Find {
 	d.unended = 0
 	floor := 0 // the end of the last find: nothing begins before it
 	word := false

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/postern-gateway/postern/gateway/exchange"
+)
+
+// villain plays a model provider that a test writes the answers of, and keeps what it was asked.
+type villain struct {
+	answer http.HandlerFunc
+
+	mu   sync.Mutex
+	asks []ask
+}
+
+// ask is one request as the provider got it.
+type ask struct {
+	header http.Header
+	target string
+	body   string
+}
+
+func (p *villain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	b, _ := io.ReadAll(r.Body)
+	p.mu.Lock()
+	p.asks = append(p.asks, ask{header: r.Header.Clone(), target: r.RequestURI, body: string(b)})
+	p.mu.Unlock()
+	if p.answer == nil {
+		complete(w, "fine", `{"prompt_tokens":5,"completion_tokens":1}`)
+		return
+	}
+	p.answer(w, r)
+}
+
+// last is the last request, and how many there were.
+func (p *villain) last() (ask, int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.asks) == 0 {
+		return ask{}, 0
+	}
+	return p.asks[len(p.asks)-1], len(p.asks)
+}
+
+// complete answers a chat. usage is put in as it is; empty leaves it out.
+func complete(w http.ResponseWriter, content, usage string) {
+	w.Header().Set("content-type", "application/json")
+	if usage != "" {
+		usage = `,"usage":` + usage
+	}
+	text, _ := json.Marshal(content)
+	fmt.Fprintf(w, `{"id":"c","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":%s},"finish_reason":"stop"}]%s}`, text, usage)
+}
+
+// attacked runs a gateway in front of p. It must be called before anything is asked.
+func attacked(t *testing.T, files map[string]string, p *villain) *node {
+	t.Helper()
+	n := start(t, files)
+	n.gate.next = p
+	return n
+}
+
+// meant is every string that a JSON text holds, nested texts included, for those who read what a provider would.
+func meant(b []byte) string {
+	var v any
+	if json.Unmarshal(b, &v) != nil {
+		return string(b)
+	}
+	var all strings.Builder
+	var walk func(v any)
+	walk = func(v any) {
+		switch v := v.(type) {
+		case string:
+			all.WriteString(v + "\n")
+			if strings.HasPrefix(strings.TrimSpace(v), "{") && v != "" {
+				all.WriteString(meant([]byte(v)))
+			}
+		case []any:
+			for _, m := range v {
+				walk(m)
+			}
+		case map[string]any:
+			for name, m := range v {
+				all.WriteString(name + "\n")
+				walk(m)
+			}
+		case float64:
+			fmt.Fprintf(&all, "%.0f\n", v)
+		}
+	}
+	walk(v)
+	return all.String()
+}
+
+// TestRedactionHolds: a request that a policy with redact lets through does not carry the data in any writing that its
+// reader would take for it.
+func TestRedactionHolds(t *testing.T) {
+	t.Parallel()
+	p := new(villain)
+	n := attacked(t, nil, p)
+	_, key := n.customer(t, "100")
+	c := n.client(t, "http1")
+	user := func(content string) string {
+		return `{"model":"small","messages":[{"role":"user","content":` + content + `}]}`
+	}
+	for _, tt := range []struct {
+		name, contentType, body string
+		secret                  string // what must not arrive; default jane@example.com
+	}{
+		{name: "plain", body: user(`"I am jane@example.com"`)},
+		{name: "escaped", body: user(`"I am jane\u0040example\u002ecom"`)},
+		{name: "escaped, said to be text", contentType: "text/plain", body: user(`"I am jane\u0040example.com"`)},
+		{name: "escaped, said to be text in JSON", contentType: "text/json", body: user(`"I am jane\u0040example.com"`)},
+		{name: "escaped, said to be a form", contentType: "application/x-www-form-urlencoded", body: user(`"I am jane\u0040example.com"`)},
+		{name: "escaped, without a type", contentType: "-", body: user(`"I am jane\u0040example.com"`)},
+		{name: "said to be UTF-16", contentType: "application/json; charset=utf-16", body: user(`"I am jane\u0040example.com"`)},
+		{name: "parts", body: user(`[{"type":"text","text":"I am jane@example.com"},{"type":"text","text":"and jane@example.com"}]`)},
+		{name: "name of the speaker", body: `{"model":"small","messages":[{"role":"user","name":"jane@example.com","content":"hi"}]}`},
+		{name: "user", body: `{"model":"small","user":"jane@example.com","messages":[{"role":"user","content":"hi"}]}`},
+		{name: "metadata", body: `{"model":"small","metadata":{"who":"jane@example.com"},"messages":[{"role":"user","content":"hi"}]}`},
+		{name: "a name in metadata", body: `{"model":"small","metadata":{"jane@example.com":"1"},"messages":[{"role":"user","content":"hi"}]}`},
+		{name: "an escaped name", body: `{"model":"small","metadata":{"jane\u0040example.com":"1"},"messages":[{"role":"user","content":"hi"}]}`},
+		{name: "prediction", body: `{"model":"small","prediction":{"type":"content","content":"jane@example.com"},"messages":[{"role":"user","content":"hi"}]}`},
+		{name: "stop", body: `{"model":"small","stop":["jane@example.com"],"messages":[{"role":"user","content":"hi"}]}`},
+		{name: "role", body: `{"model":"small","messages":[{"role":"jane@example.com","content":"hi"}]}`},
+		{name: "tool description", body: `{"model":"small","tools":[{"type":"function","function":{"name":"f","description":"for jane@example.com","parameters":{"type":"object","properties":{"jane@example.com":{"type":"string"}}}}}],"messages":[{"role":"user","content":"hi"}]}`},
+		{name: "tool name", body: `{"model":"small","tools":[{"type":"function","function":{"name":"jane@example.com"}}],"messages":[{"role":"user","content":"hi"}]}`},
+		{name: "function", body: `{"model":"small","functions":[{"name":"f","description":"for jane@example.com"}],"messages":[{"role":"user","content":"hi"}]}`},
+		{name: "schema", body: `{"model":"small","response_format":{"type":"json_schema","json_schema":{"name":"x","schema":{"description":"of jane@example.com"}}},"messages":[{"role":"user","content":"hi"}]}`},
+		{name: "tool arguments", body: `{"model":"small","messages":[{"role":"assistant","tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{\"to\":\"jane\\u0040example.com\"}"}}]},{"role":"tool","tool_call_id":"a","content":"ok"}]}`},
+		{name: "a name in tool arguments", body: `{"model":"small","messages":[{"role":"assistant","tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{\"jane@example.com\":1}"}}]},{"role":"tool","tool_call_id":"a","content":"ok"}]}`},
+		{name: "a card as a number in a tool's result", secret: "4111111111111111", body: `{"model":"small","messages":[{"role":"tool","tool_call_id":"a","content":"{\"card\":4111111111111111}"}]}`},
+		{name: "a card as a number in arguments", secret: "4111111111111111", body: `{"model":"small","messages":[{"role":"assistant","tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{\"card\": [4111111111111111]}"}}]},{"role":"tool","tool_call_id":"a","content":"ok"}]}`},
+		{name: "full width", secret: "jane＠example.com", body: user(`"I am jane＠example.com"`)},
+		{name: "full width digits", secret: "１３８１２３４５６７８", body: user(`"我的手机是１３８１２３４５６７８。"`)},
+		{name: "zero width", secret: "jane@\u200bexample.com", body: user("\"I am jane@\u200bexample.com\"")},
+		{name: "soft hyphen", secret: "exam\u00adple", body: user("\"I am jane@exam\u00adple.com\"")},
+		{name: "no-break space", secret: "1111\u00a01111", body: user("\"card 4111\u00a01111\u00a01111\u00a01111\"")},
+		{name: "no-break hyphen", secret: "1111\u20111111", body: user("\"card 4111\u20111111\u20111111\u20111111\"")},
+		{name: "duplicate fields in a message", body: `{"model":"small","messages":[{"role":"user","content":"jane@example.com","content":"hi jane@example.com"}]}`},
+		{name: "twice the messages", body: `{"model":"small","messages":[{"role":"user","content":"hi"}],"messages":[{"role":"user","content":"jane@example.com"}]}`},
+		{name: "behind the end", body: user(`"hi"`) + `{"x":"jane@example.com"}`},
+		{name: "surrogates apart", body: user(`"\ud83d jane@example.com \ude00"`)},
+		{name: "deep", body: user(strings.Repeat("[", 150) + `"jane@example.com"` + strings.Repeat("]", 150))},
+	} {
+		r, _ := http.NewRequestWithContext(t.Context(), "POST", n.url+"/v1/chat/completions", strings.NewReader(tt.body))
+		r.Header.Set("Authorization", "Bearer "+key)
+		r.Header.Set("Content-Type", "application/json")
+		switch tt.contentType {
+		case "":
+		case "-":
+			r.Header.Del("Content-Type")
+		default:
+			r.Header.Set("Content-Type", tt.contentType)
+		}
+		_, before := p.last()
+		resp, err := c.Do(r)
+		if err != nil {
+			t.Fatal(tt.name, err)
+		}
+		reply, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		got, after := p.last()
+		if resp.StatusCode != 200 && (resp.StatusCode < 400 || resp.StatusCode > 499) {
+			t.Errorf("%s: %d %s", tt.name, resp.StatusCode, reply)
+		}
+		if after == before {
+			if resp.StatusCode == 200 {
+				t.Errorf("%s: answered without the provider", tt.name)
+			}
+			continue
+		}
+		secret := tt.secret
+		if secret == "" {
+			secret = "jane@example.com"
+		}
+		if !utf8.ValidString(got.body) || !json.Valid([]byte(got.body)) {
+			t.Errorf("%s: no JSON reached the provider: %s", tt.name, got.body)
+		}
+		if strings.Contains(meant([]byte(got.body)), secret) || strings.Contains(got.body, secret) {
+			t.Errorf("%s: the provider got %s", tt.name, got.body)
+		}
+		if ct := got.header.Values("Content-Type"); len(ct) != 1 || ct[0] != "application/json" {
+			t.Errorf("%s: the provider got the content types %q", tt.name, ct)
+		}
+	}
+}
+
+// brokenReply is a reply whose transport fails as no transport should.
+type brokenReply struct{ exchange.Reply }
+
+func (brokenReply) Head(int, exchange.Header, int64) error { panic("the transport is broken") }
+
+// TestPanicLeavesNoHold: a fault in the gateway itself, after the provider has answered, costs its exchange; the call is
+// settled all the same.
+func TestPanicLeavesNoHold(t *testing.T) {
+	t.Parallel()
+	n := attacked(t, nil, new(villain))
+	account, key := n.customer(t, "10")
+	body := []byte(`{"model":"small","messages":[{"role":"user","content":"hi"}]}`)
+	x := &exchange.Exchange{ID: "x", Listener: "public", Reply: brokenReply{}}
+	x.Request = exchange.Request{
+		Protocol: exchange.HTTP1, Method: "POST", Scheme: "https", Authority: "gateway.test", Path: "/v1/chat/completions",
+		Header: exchange.Header{{Name: "authorization", Value: "Bearer " + key}, {Name: "content-type", Value: "application/json"}},
+		Body:   exchange.NewBytes(body), Length: int64(len(body)),
+	}
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("the listener is not told")
+			}
+		}()
+		n.Serve(t.Context(), x)
+	}()
+	if list := n.settled(t, account); len(list) != 1 || list[0].usage.Prompt() != 5 {
+		t.Errorf("charged %+v", list)
+	}
+	n.verify(t)
+}
