@@ -62,6 +62,9 @@ func (l *Ledger) move(ctx context.Context, id string, amount exchange.Amount, ke
 				return fmt.Errorf("%w: %s of %s to %s", ErrKey, done.Kind, done.Amount, done.Account)
 			}
 			entry = done.Entry()
+			if whole, err := l.entry(context.Background(), entry.Seq); err == nil { // unless it was folded
+				entry = whole
+			}
 			return nil
 		}
 		if !errors.Is(err, state.ErrNotFound) {
