@@ -165,14 +165,3 @@ func (c *Call) Chosen() (Target, bool) {
 	}
 	return c.Targets[c.Target], true
 }
-
-// Receipt is what one call cost and why.
-type Receipt struct {
-	ID      string
-	Account string
-	Model   string
-	Usage   Usage
-	Price   string // names the price row that applied
-	Amount  Amount
-	Balance Amount // what is left and not held
-}

@@ -67,6 +67,12 @@ func (h Header) Has(name, token string) bool {
 	return false
 }
 
+// EventStream reports whether the fields say that the body is server-sent events.
+func (h Header) EventStream() bool {
+	media, _, _ := strings.Cut(h.Get("content-type"), ";")
+	return equalFold(strings.Trim(media, " \t"), "text/event-stream")
+}
+
 // equalFold compares without the case of ASCII letters; strings.EqualFold also knows a Kelvin sign that equals k.
 func equalFold(a, b string) bool {
 	if len(a) != len(b) {

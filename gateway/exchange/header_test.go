@@ -110,3 +110,19 @@ func BenchmarkHeaderGet(b *testing.B) {
 		}
 	}
 }
+
+func TestEventStream(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]bool{
+		"text/event-stream": true, "text/event-stream; charset=utf-8": true, "Text/Event-Stream ;charset=utf-8": true,
+		"text/event-stream\t;a=b": true, "": false, "text/event-streams": false, "text/event": false,
+		"application/json; a=text/event-stream": false, "text/plain, text/event-stream": false,
+	} {
+		if got := (Header{{"content-type", value}}).EventStream(); got != want {
+			t.Errorf("%q: %t", value, got)
+		}
+	}
+	if (Header{}).EventStream() {
+		t.Error("no content type is an event stream")
+	}
+}

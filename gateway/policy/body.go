@@ -141,16 +141,11 @@ func (r *Run) filter() *Filter {
 			}
 		}
 		if f == nil {
-			f = &Filter{run: r, stream: isEventStream(r.x.Response.Header.Get("content-type"))}
+			f = &Filter{run: r, stream: r.x.Response.Header.EventStream()}
 		}
 		f.stages = append(f.stages, filterStage{stage: s})
 	}
 	return f
-}
-
-func isEventStream(contentType string) bool {
-	const want = "text/event-stream"
-	return len(contentType) >= len(want) && contentType[:len(want)] == want && (len(contentType) == len(want) || contentType[len(want)] == ';' || contentType[len(want)] == ' ')
 }
 
 // Events reports whether a stage wants whole server-sent events instead of arbitrary chunks.

@@ -182,9 +182,3 @@ func modelResponse(name string) bool {
 	}
 	return false
 }
-
-// isEventStream reports whether a body is server-sent events.
-func isEventStream(h exchange.Header) bool {
-	media, _, _ := strings.Cut(h.Get("content-type"), ";")
-	return strings.EqualFold(strings.TrimSpace(media), "text/event-stream")
-}

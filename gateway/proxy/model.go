@@ -3,7 +3,6 @@ package proxy
 import (
 	"compress/gzip"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -188,7 +187,7 @@ func (c *call) answer(ctx context.Context, resp *upstream.Response) error {
 			return err
 		}
 	}
-	if served && isEventStream(h) {
+	if served && h.EventStream() {
 		s := &stream{call: c, filter: filter, events: newEvents(maxEvent)}
 		return s.run(ctx)
 	}
@@ -268,7 +267,7 @@ func readUpTo(body exchange.Body, length, limit int64) (b []byte, more bool, err
 		n, err := body.Read(b[len(b):cap(b)])
 		b = b[:len(b)+n]
 		switch {
-		case isEOF(err):
+		case exchange.AtEnd(err):
 			return b, false, nil
 		case err != nil:
 			return nil, false, err
@@ -308,7 +307,7 @@ func (z *unzipped) Read(p []byte) (int, error) {
 		z.reader = r
 	}
 	n, err := z.reader.Read(p)
-	if err != nil && !isEOF(err) {
+	if err != nil && !exchange.AtEnd(err) {
 		err = z.broken(err)
 	}
 	return n, err
@@ -330,25 +329,7 @@ func receiptField(r *exchange.Receipt) string {
 
 // receiptComment is the receipt as a comment of an event stream, which clients pass over.
 func receiptComment(dst []byte, r *exchange.Receipt) []byte {
-	units := map[string]int64{}
-	for u, n := range r.Usage.Units {
-		if n != 0 {
-			units[exchange.Unit(u).String()] = n
-		}
-	}
-	b, err := json.Marshal(struct {
-		ID        string           `json:"id"`
-		Model     string           `json:"model"`
-		Units     map[string]int64 `json:"units"`
-		Estimated bool             `json:"estimated"`
-		Price     string           `json:"price"`
-		Amount    exchange.Amount  `json:"amount"`
-		Balance   exchange.Amount  `json:"balance"`
-	}{r.ID, r.Model, units, r.Usage.Estimated, r.Price, r.Amount, r.Balance})
-	if err != nil {
-		return dst // strings, integers and amounts always marshal
-	}
 	dst = append(dst, ": postern-receipt "...)
-	dst = append(dst, b...)
+	dst = append(dst, r.JSON()...)
 	return append(dst, "\n\n"...)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
@@ -12,9 +11,6 @@ import (
 )
 
 var errEventTooLarge = errors.New("server-sent event too large")
-
-// isEOF reports whether a read ended the body.
-func isEOF(err error) bool { return err == io.EOF }
 
 // gone says that the reply could not be written: the client has gone, or is too slow to be there.
 func gone(err error) error {

@@ -205,7 +205,7 @@ func (f *Forwarder) deliver(ctx context.Context, x *exchange.Exchange, filter Fi
 			return gone(err)
 		}
 	}
-	if filter != nil && filter.Events() && isEventStream(x.Response.Header) {
+	if filter != nil && filter.Events() && x.Response.Header.EventStream() {
 		return f.filterEvents(ctx, x, filter)
 	}
 	buffer := f.buffers.Get().(*[]byte)
@@ -215,7 +215,7 @@ func (f *Forwarder) deliver(ctx context.Context, x *exchange.Exchange, filter Fi
 	for {
 		n, err := body.Read(*buffer)
 		received += int64(n)
-		if err != nil && !isEOF(err) {
+		if err != nil && !exchange.AtEnd(err) {
 			return f.cut(ctx, x, err)
 		}
 		p, end := (*buffer)[:n], err != nil
@@ -248,7 +248,7 @@ func (f *Forwarder) filterEvents(ctx context.Context, x *exchange.Exchange, filt
 	for {
 		n, err := x.Response.Body.Read(events.room())
 		events.advance(n)
-		if err != nil && !isEOF(err) {
+		if err != nil && !exchange.AtEnd(err) {
 			return f.cut(ctx, x, err)
 		}
 		in = in[:0]

@@ -701,7 +701,7 @@ func TestGRPC(t *testing.T) {
 			s.SetTrailer(metadata.Pairs("x-end", "late"))
 			for {
 				var m []byte
-				if err := s.RecvMsg(&m); err == io.EOF {
+				if err := s.RecvMsg(&m); errors.Is(err, io.EOF) {
 					return status.Error(codes.DataLoss, "over")
 				} else if err != nil {
 					return err

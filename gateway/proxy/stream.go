@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -38,7 +39,7 @@ func (s *stream) run(ctx context.Context) error {
 	for {
 		n, rerr := x.Response.Body.Read(s.events.room())
 		s.events.advance(n)
-		if rerr != nil && !isEOF(rerr) {
+		if rerr != nil && !exchange.AtEnd(rerr) {
 			return s.broken(ctx, rerr)
 		}
 		s.in = s.in[:0]
@@ -166,7 +167,7 @@ func (s *stream) end(ctx context.Context, mark []byte) error {
 
 // clientLeft decides what happens when the reply can not be written: nil goes on without the client.
 func (s *stream) clientLeft(ctx context.Context, err error) error {
-	if fault, ok := err.(*filterError); ok {
+	if fault := (*filterError)(nil); errors.As(err, &fault) {
 		s.x.Usage = s.dec.Usage()
 		s.account(ctx)
 		return fault

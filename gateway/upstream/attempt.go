@@ -77,7 +77,7 @@ func (a *attempt) do(parent context.Context) (*Response, error) {
 	r := a.request(ctx)
 	before := a.l.Wrote()
 	a.watch.uploading(a.upload != nil, a.upload == nil)
-	a.resp, err = a.l.Conn.RoundTrip(r)
+	a.resp, err = a.l.Conn.RoundTrip(r) //nolint:bodyclose // finish does, when the body ends or is given up
 	interim.close()
 	if err != nil {
 		sent := MaybeSent
@@ -179,7 +179,7 @@ func (a *attempt) Read(p []byte) (int, error) {
 	if err == nil {
 		return n, nil
 	}
-	if err == io.EOF {
+	if exchange.AtEnd(err) {
 		a.eof.Store(true)
 		a.trailer = incoming(a.resp.Trailer)
 		a.finish(nil, true)

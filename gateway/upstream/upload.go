@@ -59,17 +59,17 @@ func (u *upload) Read(p []byte) (int, error) {
 	u.n += int64(n)
 	u.touched = u.touched || n > 0 || err != nil
 	switch {
-	case err == io.EOF && u.length >= 0 && u.n < u.length:
+	case exchange.AtEnd(err) && u.length >= 0 && u.n < u.length:
 		err = fmt.Errorf("%w: %d octets instead of %d", exchange.ErrClientBody, u.n, u.length)
 		fallthrough
-	case err != nil && err != io.EOF:
+	case err != nil && !exchange.AtEnd(err):
 		if u.closed {
 			err = errDetached // detach closed the body; that is nobody's fault
 		} else {
 			u.err = err
 		}
 		return n, err
-	case err == io.EOF:
+	case exchange.AtEnd(err):
 		u.done = true
 		u.fillTrailer()
 	}

@@ -208,21 +208,7 @@ func (f *Format) Receipt(body []byte, r *exchange.Receipt) []byte {
 	if s.err != nil || !usage.found() || body[usage.from] != '{' {
 		return body
 	}
-	units := make(map[string]int64)
-	for u, n := range r.Usage.Units {
-		if n != 0 {
-			units[exchange.Unit(u).String()] = n
-		}
-	}
-	member := append([]byte(`"postern_receipt":`), mustJSON(struct {
-		ID        string           `json:"id"`
-		Model     string           `json:"model"`
-		Units     map[string]int64 `json:"units"`
-		Estimated bool             `json:"estimated,omitempty"`
-		Price     string           `json:"price,omitempty"`
-		Amount    exchange.Amount  `json:"amount"`
-		Balance   exchange.Amount  `json:"balance"`
-	}{r.ID, r.Model, units, r.Usage.Estimated, r.Price, r.Amount, r.Balance})...)
+	member := append([]byte(`"postern_receipt":`), r.JSON()...)
 	inside := scanner{b: body, i: usage.from + 1}
 	if inside.peek() != '}' {
 		member = append([]byte(","), member...)

@@ -167,7 +167,7 @@ func TestReceipt(t *testing.T) {
 	r := &exchange.Receipt{ID: "edge-1-3-42", Account: "a-secret", Model: "small", Price: "small@2026", Amount: amount, Balance: balance}
 	r.Usage.Units[exchange.Input] = 5
 	r.Usage.Units[exchange.Requests] = 1
-	const member = `"postern_receipt":{"id":"edge-1-3-42","model":"small","units":{"input":5,"request":1},"price":"small@2026","amount":"0.000015","balance":"9.50"}`
+	const member = `"postern_receipt":{"id":"edge-1-3-42","model":"small","units":{"input":5,"request":1},"estimated":false,"price":"small@2026","amount":"0.000015","balance":"9.50"}`
 	for body, want := range map[string]string{
 		`{"usage":{"prompt_tokens":5},"id":"x"}`: `{"usage":{"prompt_tokens":5,` + member + `},"id":"x"}`,
 		`{"usage":{ }}`:                          `{"usage":{ ` + member + `}}`,
