@@ -243,11 +243,9 @@ func (l *Ledger) open(id string) (*holding, error) {
 // begin adds an attempt to the intent and returns the attempts before.
 func (h *holding) begin(at Attempt) []Attempt {
 	before := h.Attempts
-	fresh := append(make([]Attempt, 0, len(before)+1), before...)
-	if len(fresh) == record.MaxAttempts {
-		fresh = fresh[:record.MaxAttempts-1]
-	}
-	h.Attempts = append(fresh, at)
+	kept := before[:min(len(before), record.MaxAttempts-1)]
+	h.Attempts = append(make([]Attempt, 0, len(kept)+1), kept...)
+	h.Attempts = append(h.Attempts, at)
 	if h.Exchange == "" {
 		h.Exchange = at.Exchange
 	}

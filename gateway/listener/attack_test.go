@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -379,9 +378,4 @@ func TestClientGone(t *testing.T) {
 			t.Error("the handler was not told")
 		}
 	})
-}
-
-func ExampleDevelopmentCA() {
-	fmt.Println(DevelopmentCA("/var/lib/postern"))
-	// Output: /var/lib/postern/tls/ca.pem
 }

@@ -23,6 +23,7 @@ import (
 
 	"github.com/quic-go/quic-go/http3"
 
+	"github.com/postern-gateway/postern/gateway/certificate"
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
 )
@@ -124,7 +125,7 @@ func start(t testing.TB, l *config.Listener, h Handler) *rig {
 // roots trusts the development CA.
 func (r *rig) roots() *tls.Config {
 	r.t.Helper()
-	pem, err := os.ReadFile(DevelopmentCA(r.dir))
+	pem, err := os.ReadFile(certificate.DevelopmentCA(r.dir))
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -98,10 +98,6 @@ func New(cfg Config) *Set {
 	return s
 }
 
-// DevelopmentCA returns where the certificate of the development CA of a data directory is kept. Clients that are told
-// to trust it accept every self-signed listener. The file is there after the first Apply with one.
-func DevelopmentCA(dir string) string { return certificate.DevelopmentCA(dir) }
-
 // serveHTTP1 answers a request that a connection's guard has released.
 func (s *Set) serveHTTP1(w http.ResponseWriter, r *http.Request) {
 	g, ok := r.Context().Value(guardKey{}).(*guarded)

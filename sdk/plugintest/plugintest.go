@@ -20,7 +20,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -250,10 +249,7 @@ func (c *Config) build(t *testing.T) {
 func Build(t testing.TB, dir string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "plugin.wasm")
-	cmd := exec.CommandContext(t.Context(), filepath.Join(runtime.GOROOT(), "bin", "go"), "build", "-buildmode=c-shared", "-o", out, ".")
-	if _, err := os.Stat(cmd.Path); err != nil {
-		cmd = exec.CommandContext(t.Context(), "go", cmd.Args[1:]...)
-	}
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-buildmode=c-shared", "-o", out, ".") // go test puts its own first
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOFLAGS="+strings.ReplaceAll(os.Getenv("GOFLAGS"), "-race", ""))
 	if b, err := cmd.CombinedOutput(); err != nil {

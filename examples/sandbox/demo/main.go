@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/postern-gateway/postern/examples/sandbox/sandbox"
+	"github.com/postern-gateway/postern/gateway/certificate"
 )
 
 // demo is one run.
@@ -54,12 +55,12 @@ func main() {
 	if err := d.run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		stop()
-		os.Exit(1) //nolint:gocritic // stop was called
+		os.Exit(1)
 	}
 }
 
 func (d *demo) run(ctx context.Context) error {
-	provider, err := d.startSandbox()
+	provider, err := d.startSandbox(ctx)
 	if err != nil {
 		return err
 	}
@@ -88,8 +89,9 @@ Ctrl-C ends it.
 `, d.listen, d.admin, d.sandbox, quote(d.env))
 }
 
-func (d *demo) startSandbox() (stop func(), err error) {
-	listener, err := net.Listen("tcp", d.sandbox)
+func (d *demo) startSandbox(ctx context.Context) (stop func(), err error) {
+	var l net.ListenConfig
+	listener, err := l.Listen(ctx, "tcp", d.sandbox)
 	if err != nil {
 		return nil, fmt.Errorf("start the sandbox provider: %w", err)
 	}
@@ -152,7 +154,7 @@ func (d *demo) write(key string) error {
 	return nil
 }
 
-func (d *demo) ca() string { return filepath.Join(d.dir, "data", "tls", "ca.pem") }
+func (d *demo) ca() string { return certificate.DevelopmentCA(filepath.Join(d.dir, "data")) }
 
 // quote writes a word so that a shell reads it as it is.
 func quote(word string) string {
@@ -181,7 +183,7 @@ func (d *demo) environment() []string {
 // serve runs the gateway until ctx ends, then asks it to stop and waits. It has a process group of its own, so that
 // Ctrl-C in a terminal reaches it once, through here.
 func (d *demo) serve(ctx context.Context, key string) error {
-	cmd := exec.Command(d.postern, "run", d.dir) //nolint:gosec // the binary is the caller's to name
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), d.postern, "run", d.dir) // it is asked to stop, not killed
 	cmd.Env = d.environment()
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
