@@ -337,6 +337,19 @@ func means(b []byte, k span, word string) bool {
 	return string(unquote(room[:0], k.of(b))) == word
 }
 
+// reads is means without case, as readers that ignore case compare names.
+func reads(b []byte, k span, word string) bool {
+	if !k.found() {
+		return false
+	}
+	text := b[k.from+1 : k.to-1]
+	if bytes.IndexByte(text, '\\') < 0 {
+		return bytes.EqualFold(text, []byte(word))
+	}
+	var room [64]byte
+	return bytes.EqualFold(unquote(room[:0], k.of(b)), []byte(word))
+}
+
 // null reports whether the value at v is null.
 func null(b []byte, v span) bool { return v.found() && b[v.from] == 'n' }
 

@@ -14,6 +14,7 @@ import (
 // Bounds of what a request may ask.
 const (
 	maxFields    = 128  // members of the body's object
+	maxFieldName = 256  // octets of their names as written: each is compared with all others
 	maxChoices   = 128  // n
 	maxModelName = 256  // octets
 	maxInputs    = 2048 // texts of an embeddings request
@@ -50,8 +51,7 @@ type request struct {
 	maxParam      string
 	choices       int64 // n
 	prediction    int64 // octets of a predicted output; it is billed as output where it was wrong
-	hasPrediction bool
-	search        bool // web_search_options
+	search        bool  // web_search_options
 
 	media     int64 // octets of the body that are images, audio or files
 	images    int64
@@ -59,6 +59,7 @@ type request struct {
 	audio     int64 // octets of base64
 	replies   int64 // earlier replies in audio, by reference
 	files     int64
+	fileData  int64 // octets of base64
 
 	tokens   int64 // an embeddings request's tokens that came as numbers
 	numbers  int64 // octets of these in the body
@@ -94,6 +95,9 @@ func readRequest(op string, body []byte) (*request, *exchange.Problem) {
 		k := s.key()
 		if s.err != nil {
 			break
+		}
+		if k.to-k.from > maxFieldName {
+			return nil, invalid("", "The field at %s has a name of more than %d octets.", position(body, k.from), maxFieldName)
 		}
 		if count == maxFields {
 			return nil, invalid("", "The body has more than %d fields.", maxFields)
@@ -194,7 +198,7 @@ func (r *request) member(s *scanner, op string, k span) *exchange.Problem {
 	case "prediction":
 		v := s.skip()
 		if !null(r.body, v) {
-			r.hasPrediction, r.prediction = true, int64(v.to-v.from)
+			r.prediction = int64(v.to - v.from)
 		}
 	case "web_search_options":
 		r.search = !null(r.body, s.skip())
@@ -209,6 +213,11 @@ func (r *request) member(s *scanner, op string, k span) *exchange.Problem {
 		// Some upstreams take another model from it than the one that was paid for.
 		s.skip()
 		return invalid("models", "The field \"models\" is not supported. Name one model in \"model\".")
+	case "best_of":
+		// Some upstreams write that many replies, report one and are paid for all.
+		if v := s.skip(); !null(r.body, v) && string(v.of(r.body)) != "1" {
+			return invalid("best_of", "The field \"best_of\" is not supported.")
+		}
 	case "tools":
 		r.tools = s.skip()
 	case "functions":
@@ -237,7 +246,7 @@ func (r *request) folded(k span) *exchange.Problem {
 	name := text(r.body, k)
 	for _, known := range [...]string{
 		"model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "prediction",
-		"web_search_options", "messages", "input", "service_tier", "models",
+		"web_search_options", "messages", "input", "service_tier", "models", "best_of",
 	} {
 		if name != known && strings.EqualFold(name, known) {
 			return invalid(name, "The field %q is not known. Did you mean %q?", name, known)
@@ -291,7 +300,8 @@ func (r *request) readStreamOptions(s *scanner) *exchange.Problem {
 	return problem
 }
 
-// readMessages finds the content that is no text: messages[].content[].image_url.url, input_audio.data and file.
+// readMessages finds the content that is no text: messages[].content[].image_url.url, input_audio.data and file. Names are
+// compared without case: an upstream that ignores case would see an image where the gateway held for a few octets.
 func (r *request) readMessages(s *scanner) {
 	s.open('[')
 	for first := true; s.next(first, ']'); first = false {
@@ -302,10 +312,10 @@ func (r *request) readMessages(s *scanner) {
 		s.open('{')
 		for first := true; s.next(first, '}'); first = false {
 			k := s.key()
-			if means(r.body, k, "audio") && s.peek() == '{' {
+			if reads(r.body, k, "audio") && s.peek() == '{' {
 				r.replies++
 			}
-			if !means(r.body, k, "content") || s.peek() != '[' {
+			if !reads(r.body, k, "content") || s.peek() != '[' {
 				s.skip()
 				continue
 			}
@@ -326,16 +336,19 @@ func (r *request) readPart(s *scanner) {
 	s.open('{')
 	for first := true; s.next(first, '}'); first = false {
 		k := s.key()
-		image, audio := means(r.body, k, "image_url"), means(r.body, k, "input_audio")
-		file := means(r.body, k, "file")
+		image, audio := reads(r.body, k, "image_url"), reads(r.body, k, "input_audio")
+		file := reads(r.body, k, "file")
 		if !image && !audio && !file || s.peek() != '{' {
-			if s.peek() == '"' && image {
+			switch c := s.peek(); {
+			case c == '"' && image:
 				r.images++ // a plain URL, as some upstreams take it
+			case (c == '"' || c == '{') && r.elsewhere(k):
+				r.files++ // a video or the like, as some upstreams take it, of any length
 			}
 			s.skip()
 			continue
 		}
-		low := false
+		low, details := false, 0
 		s.open('{')
 		for first := true; s.next(first, '}'); first = false {
 			k := s.key()
@@ -345,26 +358,37 @@ func (r *request) readPart(s *scanner) {
 			}
 			size := int64(v.to - v.from)
 			switch {
-			case image && means(r.body, k, "url"):
+			case image && reads(r.body, k, "url"):
 				r.media += size
-			case image && means(r.body, k, "detail"):
+			case image && reads(r.body, k, "detail"):
 				low = means(r.body, v, "low")
-			case audio && means(r.body, k, "data"):
+				details++
+			case audio && reads(r.body, k, "data"):
 				r.media += size
 				r.audio += size
-			case file && means(r.body, k, "file_data"):
+			case file && reads(r.body, k, "file_data"):
 				r.media += size
+				r.fileData += size
 			}
 		}
 		switch {
 		case file:
 			r.files++
-		case image && low:
+		case image && low && details == 1: // of two nobody knows which one counts
 			r.lowImages++
 		case image:
 			r.images++
 		}
 	}
+}
+
+// elsewhere reports whether a member of a part points to content that lies elsewhere.
+func (r *request) elsewhere(k span) bool {
+	if !k.found() {
+		return false
+	}
+	name := strings.ToLower(text(r.body, k))
+	return strings.HasSuffix(name, "_url") || name == "video" || name == "input_video" || name == "input_file"
 }
 
 // inputs reads an embeddings request's input: a text, an array of texts, an array of tokens or an array of these.
@@ -467,12 +491,17 @@ func (r *request) encode(model string, output int64) ([]byte, error) {
 	if model == "" {
 		return nil, errors.New("the target has no model name")
 	}
+	if r.messages.found() && r.maxTokens*r.choices > output {
+		// A stage has changed the body since the money was held.
+		return nil, fmt.Errorf("the body asks for %d times %d output tokens, and %d are held for", r.choices, r.maxTokens, output)
+	}
 	var edits [3]edit
 	list := edits[:0]
 	var front []byte
-	if r.messages.found() && r.maxTokens == 0 && output > 0 && !r.hasPrediction {
-		// Each choice may write its share. OpenAI refuses a limit beside a prediction, which is held for instead.
-		front = strconv.AppendInt(append(front, `"max_completion_tokens":`...), max(output/r.choices, 1), 10)
+	if r.messages.found() && r.maxTokens == 0 && output > 0 {
+		// Each choice may write its share. What of a prediction is not used is paid for besides and not part of it. Some
+		// upstreams refuse a limit beside a prediction; without one the call could cost more than is held for it.
+		front = strconv.AppendInt(append(front, `"max_completion_tokens":`...), max(output/r.choices-r.prediction, 1), 10)
 		front = append(front, ',')
 	}
 	if model != r.name {

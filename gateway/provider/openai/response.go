@@ -114,7 +114,7 @@ func (d *decoder) Usage() exchange.Usage {
 	if !d.guessed {
 		d.guessed = true
 		if r, problem := readRequest(d.operation, d.request); problem == nil {
-			d.prompt, d.spoken = r.prompt(c)
+			d.prompt, d.spoken = r.prompt(c, target.Model)
 		}
 	}
 	u := exchange.Usage{Estimated: true}

@@ -23,6 +23,12 @@ const (
 	// Typical, not most: an image of 1024x1024 in high detail, and in low detail.
 	typicalImageTokens    = 765
 	typicalLowImageTokens = 85
+	// The same for the models that count images dearer, at a lower price a token.
+	dearImageTokens    = 25_501
+	dearLowImageTokens = 2_833
+	// A file of a few pages that is only named; base64 to a token of a file that is there.
+	typicalFileTokens  = 2_000
+	octetsPerFileToken = 8
 	// PCM of 16 bits at 24 kHz, 20 tokens a second of speech written.
 	octetsPerSpokenToken = 2400
 )
@@ -57,7 +63,7 @@ func count(c *codec.Codec, text string) int64 {
 
 // prompt estimates the tokens of what was asked: the text of messages, tools and schema, and typical values for images
 // and audio.
-func (r *request) prompt(c *codec.Codec) (text, audio int64) {
+func (r *request) prompt(c *codec.Codec, model string) (text, audio int64) {
 	var t collector
 	if r.input.found() && !r.messages.found() {
 		t.collect(&scanner{b: r.body[:r.input.to], i: r.input.from}, true)
@@ -76,7 +82,12 @@ func (r *request) prompt(c *codec.Codec) (text, audio int64) {
 	if r.schema.found() {
 		t.add(r.schema.of(r.body))
 	}
-	n += t.count(c) + r.images*typicalImageTokens + r.lowImages*typicalLowImageTokens
+	image, low := int64(typicalImageTokens), int64(typicalLowImageTokens)
+	if strings.HasPrefix(model, "gpt-4o-mini") {
+		image, low = dearImageTokens, dearLowImageTokens
+	}
+	n += t.count(c) + r.images*image + r.lowImages*low
+	n += max(r.files*typicalFileTokens, r.fileData/octetsPerFileToken)
 	return n, r.audio / octetsPerAudioToken / 10 // compressed speech is about ten times the least a codec can
 }
 
