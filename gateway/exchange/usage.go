@@ -54,9 +54,6 @@ type Usage struct {
 	Estimated bool // counted by the gateway, not reported by the provider
 }
 
-// Zero reports whether nothing was counted.
-func (u *Usage) Zero() bool { return u.Units == [UnitCount]int64{} }
-
 // Prompt is the number of tokens that went in, of every kind; math.MaxInt64 when there are more.
 func (u *Usage) Prompt() int64 {
 	return u.sum(Input, CachedInput, CacheWrite, CacheWriteLong, ImageInput, AudioInput)

@@ -76,20 +76,9 @@ func (p *Program) Bool(x *exchange.Exchange) (bool, error) { return p.root.truth
 // String evaluates a program compiled with cty.String. It allocates only for a text that is put together.
 func (p *Program) String(x *exchange.Exchange) (string, error) { return p.root.text(x) }
 
-// AppendString appends to dst what String returns, and does not allocate if dst has room. dst is returned as it was with
-// an error.
-func (p *Program) AppendString(dst []byte, x *exchange.Exchange) ([]byte, error) {
-	return whole(dst, p.root.appendText, x)
-}
-
 // Append appends the value as a Value of sdk/abi. dst is returned as it was with an error.
 func (p *Program) Append(dst []byte, x *exchange.Exchange) ([]byte, error) {
-	return whole(dst, p.root.append, x)
-}
-
-// whole takes back what an evaluation that failed had appended.
-func whole(dst []byte, do appender, x *exchange.Exchange) ([]byte, error) {
-	out, err := do(dst, x)
+	out, err := p.root.append(dst, x)
 	if err != nil {
 		return dst, err
 	}

@@ -211,9 +211,6 @@ func TestAppend(t *testing.T) {
 		if got, err := p.String(sample()); got != c.out || err != nil {
 			t.Errorf("%s: String is %q, %v", c.text, got, err)
 		}
-		if got, err := p.AppendString([]byte("+"), sample()); string(got) != "+"+c.out || err != nil {
-			t.Errorf("%s: AppendString is %q, %v", c.text, got, err)
-		}
 		got, err := p.Append(nil, sample())
 		if err != nil || value(t, got) != any(c.out) {
 			t.Errorf("%s: Append is %q, %v", c.text, got, err)

@@ -317,9 +317,9 @@ func FuzzCompile(f *testing.F) {
 					_, _ = p.Bool(x)
 				case cty.String:
 					s, err := p.String(x)
-					b, err2 := p.AppendString(nil, x)
-					if (err == nil) != (err2 == nil) || err == nil && s != string(b) {
-						t.Fatalf("%s: String %q, %v; AppendString %q, %v", text, s, err, b, err2)
+					b, err2 := p.Append(nil, x)
+					if (err == nil) != (err2 == nil) || err == nil && s != value(t, b) {
+						t.Fatalf("%s: String %q, %v; Append %q, %v", text, s, err, b, err2)
 					}
 				}
 			}

@@ -13,6 +13,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/sdk/abi"
 )
 
 const full = `
@@ -518,7 +519,7 @@ func TestPack(t *testing.T) {
 		if string(got) != full || !ok || err != nil {
 			t.Errorf("got %q, %v, %v", got, ok, err)
 		}
-		if strings.Count(string(packed), section) != 1 {
+		if strings.Count(string(packed), abi.ManifestSection) != 1 {
 			t.Error("the old manifest is still there")
 		}
 	}
@@ -542,7 +543,7 @@ func TestPack(t *testing.T) {
 
 func packedRaw(n int) []byte {
 	size := n + 17
-	return append(module("\x00"+string([]byte{byte(size)&0x7f | 0x80, byte(size>>7)&0x7f | 0x80, byte(size >> 14)})+"\x10"+section), make([]byte, n)...)
+	return append(module("\x00"+string([]byte{byte(size)&0x7f | 0x80, byte(size>>7)&0x7f | 0x80, byte(size >> 14)})+"\x10"+abi.ManifestSection), make([]byte, n)...)
 }
 
 func FuzzSection(f *testing.F) {

@@ -4,10 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-)
 
-// section is the name of the custom section of a WebAssembly module that holds plugin.hcl.
-const section = "postern.manifest"
+	"github.com/postern-gateway/postern/sdk/abi"
+)
 
 // ErrModule is wrapped by the errors of Pack and Section about what is no WebAssembly module.
 var ErrModule = errors.New("not a WebAssembly module")
@@ -18,12 +17,12 @@ var ErrModule = errors.New("not a WebAssembly module")
 func Section(wasm []byte) (manifest []byte, ok bool, err error) {
 	err = eachSection(wasm, func(_, _ int, name string, payload []byte) error {
 		switch {
-		case name != section:
+		case name != abi.ManifestSection:
 			return nil
 		case ok:
-			return fmt.Errorf("module has more than one section %s", section)
+			return fmt.Errorf("module has more than one section %s", abi.ManifestSection)
 		case len(payload) > MaxSize:
-			return fmt.Errorf("section %s has more than %d octets", section, MaxSize)
+			return fmt.Errorf("section %s has more than %d octets", abi.ManifestSection, MaxSize)
 		}
 		manifest, ok = payload, true
 		return nil
@@ -39,10 +38,10 @@ func Pack(wasm, manifest []byte) ([]byte, error) {
 	if len(manifest) > MaxSize {
 		return nil, fmt.Errorf("manifest has %d octets, more than %d", len(manifest), MaxSize)
 	}
-	out := make([]byte, 0, len(wasm)+len(manifest)+len(section)+16)
+	out := make([]byte, 0, len(wasm)+len(manifest)+len(abi.ManifestSection)+16)
 	kept := 0
 	err := eachSection(wasm, func(start, end int, name string, _ []byte) error {
-		if name == section {
+		if name == abi.ManifestSection {
 			out = append(out, wasm[kept:start]...)
 			kept = end
 		}
@@ -52,8 +51,8 @@ func Pack(wasm, manifest []byte) ([]byte, error) {
 		return nil, err
 	}
 	out = append(out, wasm[kept:]...)
-	content := binary.AppendUvarint(nil, uint64(len(section)))
-	content = append(content, section...)
+	content := binary.AppendUvarint(nil, uint64(len(abi.ManifestSection)))
+	content = append(content, abi.ManifestSection...)
 	out = append(out, 0) // id of a custom section
 	out = binary.AppendUvarint(out, uint64(len(content)+len(manifest)))
 	out = append(out, content...)

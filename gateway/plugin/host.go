@@ -25,6 +25,7 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/expr"
+	"github.com/postern-gateway/postern/sdk/abi"
 )
 
 // MaxModule is the largest module taken, in octets.
@@ -340,9 +341,9 @@ func (h *Host) release(c *code) {
 
 // open finds the front-end of a module and lets it check the module.
 func (h *Host) open(c *code, p *config.Plugin, stages []*config.Stage) (Module, ABI, error) {
-	memory := c.module.ExportedMemories()["memory"]
+	memory := c.module.ExportedMemories()[abi.ExportMemory]
 	if memory == nil {
-		return nil, nil, errors.New(`the module does not export its memory as "memory"`)
+		return nil, nil, fmt.Errorf("the module does not export its memory as %q", abi.ExportMemory)
 	}
 	if len(c.module.ImportedMemories()) > 0 {
 		return nil, nil, errors.New("the module imports a memory")

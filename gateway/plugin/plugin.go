@@ -73,7 +73,7 @@ type Kind string
 // The kinds of fault.
 const (
 	Trap       Kind = "trap"       // the guest trapped or panicked
-	Fuel       Kind = "fuel"       // it used more CPU than it may
+	Fuel       Kind = "fuel"       // it used more CPU than it may, says the metering that admission puts into a module
 	Memory     Kind = "memory"     // it asked for more memory than it may
 	Protocol   Kind = "protocol"   // it broke the ABI
 	Busy       Kind = "busy"       // no instance became free in time

@@ -91,9 +91,6 @@ func New(c Config) *Chain {
 // Filters reports whether the chain looks at response bodies, so that they must come uncompressed.
 func (c *Chain) Filters() bool { return c.filters }
 
-// Uses reports whether any stage runs at phase.
-func (c *Chain) Uses(phase exchange.Phase) bool { return len(c.phases[phase]) > 0 }
-
 // Run is one exchange on its way through a chain.
 type Run struct {
 	chain    *Chain

@@ -147,11 +147,8 @@ func TestMatch(t *testing.T) {
 		var params Params
 		got, ok := tab.Match(c.method, c.host, c.path, &params, nil)
 		var list []string
-		for name, value := range params.All() {
-			list = append(list, name+"="+value)
-			if params.Get(name) != value {
-				t.Errorf("Get(%q) is %q", name, params.Get(name))
-			}
+		for _, name := range params.names {
+			list = append(list, name+"="+params.Get(name))
 		}
 		if got != c.want || !ok || strings.Join(list, " ") != c.params {
 			t.Errorf("%s %s%s: %q, %v, %q", c.method, c.host, c.path, got, ok, list)

@@ -1,7 +1,6 @@
 package route
 
 import (
-	"iter"
 	"slices"
 	"strings"
 )
@@ -107,17 +106,6 @@ func (p *Params) Get(name string) string {
 		return p.values[i]
 	}
 	return ""
-}
-
-// All yields names and values in the pattern's order.
-func (p *Params) All() iter.Seq2[string, string] {
-	return func(yield func(name, value string) bool) {
-		for i, name := range p.names {
-			if !yield(name, p.values[i]) {
-				return
-			}
-		}
-	}
 }
 
 // Match offers accept the entries that match, the most specific first, and returns the first that it takes. path is

@@ -35,9 +35,6 @@ type Request struct {
 	lost     bool // a part of Body was read by an attempt
 }
 
-// Attempts is how often the request was sent, or was tried to be sent.
-func (r *Request) Attempts() int { return r.attempts }
-
 // Response is an upstream's answer.
 type Response struct {
 	Status   int

@@ -70,7 +70,6 @@ const (
 	ActionNeedBody               // reserved: come again with the body in the body slot
 	ActionDone                   // go on, and do not call this stage again for this exchange
 	ActionError                  // the plugin failed; the operations may hold an OpRespond whose detail is logged
-	ActionCount
 )
 
 // Frame flags.
@@ -128,7 +127,6 @@ const (
 	OpCarry                      // the value is given back in the stage's next event of this exchange
 	OpFetch                      // key name, value: request (a Value); with ActionAwait
 	OpMeter                      // key name, value i64 to add to the plugin's counter of that name
-	OpCount
 )
 
 // Code is an operation a plugin asks of the host while it runs.
@@ -147,7 +145,6 @@ const (
 	CodeHold                    // ledger: in object account, model, max (units); out: object hold, amount
 	CodeSettle                  // ledger: in object hold, usage (units), estimated, tags; out: object amount, balance
 	CodeRelease                 // ledger: in the hold, bytes
-	CodeCodeCount
 )
 
 // NoValue is the old length of CodeCAS that asks for absence.

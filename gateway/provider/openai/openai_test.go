@@ -104,7 +104,7 @@ func TestReadModelsNeedsNoBody(t *testing.T) {
 	f := openai.New()
 	op, _ := f.Operation("GET", "/v1/models")
 	call, problem := f.Read(op, nil, nil, 0)
-	if problem != nil || call.Operation != "models" || !call.Max.Zero() {
+	if problem != nil || call.Operation != "models" || call.Max != (exchange.Usage{}) {
 		t.Errorf("%+v, %v", call, problem)
 	}
 	if _, _, err := f.Encode(op, &call, nil); !errors.Is(err, provider.ErrOperation) {
