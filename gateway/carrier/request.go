@@ -104,6 +104,10 @@ func (c *call) convertHeader(r *http.Request, f *http1.Fields) *exchange.Problem
 			}
 		}
 	}
+	// The servers take what a trailer field announces for themselves; whoever forwards has to announce it again.
+	for name := range r.Trailer {
+		h.Add("trailer", lower(name))
+	}
 	// RFC 9113 section 8.2.2 and RFC 9114 section 4.2.
 	if f.Hop || f.Encodings > 0 || f.Upgrade != "" {
 		return http1.Malformed("a field is about a connection, which this protocol does not have")

@@ -54,7 +54,7 @@ func (f *Fields) Add(h *exchange.Header, name, value string) *exchange.Problem {
 		f.TE = value
 	case "keep-alive", "proxy-connection":
 		f.Hop = true
-	case "proxy-authorization", "http2-settings", "trailer":
+	case "proxy-authorization", "http2-settings":
 	default:
 		if passes(name) {
 			h.Add(name, value)
