@@ -172,7 +172,8 @@ func TestHTTP1Pieces(t *testing.T) {
 			if s := status(got, len(c.want)); s != 0 {
 				t.Errorf("one response more: %d", s)
 			}
-			if whole := r.send(c.octets); len(whole) != len(got) {
+			// The exchanges' ids, and with them the answers' lengths, differ.
+			if whole := r.send(c.octets); status(whole, len(c.want)-1) != status(got, len(c.want)-1) || status(whole, len(c.want)) != 0 {
 				t.Errorf("octet by octet %q, at once %q", got, whole)
 			}
 		})
