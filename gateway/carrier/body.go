@@ -164,6 +164,13 @@ func (b *body) incomplete() bool {
 	return b.failed
 }
 
+// left reports whether something may be left of the body that nobody is reading.
+func (b *body) left() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.call != nil && !b.whole && !b.failed && !b.reading
+}
+
 // wanted reports whether anybody has read.
 func (b *body) wanted() bool {
 	b.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"runtime/debug"
 	"sync"
@@ -80,6 +81,9 @@ func (c *call) run(ctx context.Context) {
 	if !c.started && !c.aborted && ctx.Err() == nil { // otherwise nobody waits for an answer
 		c.problem(&exchange.Problem{Status: 500, Code: "internal_error", Title: "Internal error"})
 	}
+	if c.guard != nil && c.ended && (!c.head.Expect || c.body.wanted()) {
+		c.drain()
+	}
 	c.end()
 	if c.aborted || !c.ended {
 		if c.guard != nil && c.head.Minor == 0 && c.length < 0 {
@@ -116,6 +120,20 @@ func (c *call) end() {
 		return
 	}
 	c.guard.Finish()
+}
+
+// drainOctets is how much of a body that nobody wanted is read so that its connection can be used again.
+const drainOctets = 256 << 10
+
+// drain reads what is left of an HTTP/1.1 request's body, once its reply is on the way. The standard server would do so
+// itself after the handler, but in full duplex that starts its watch for a vanished client behind its own back, and the
+// next request on the connection is lost.
+func (c *call) drain() {
+	if !c.body.left() {
+		return
+	}
+	_ = c.rc.Flush() // errors come up again when the connection is read
+	_, _ = io.CopyN(io.Discard, c.body.req.Body, drainOctets)
 }
 
 // unblock makes a read or a write that waits for the client return, by a deadline in the past.
