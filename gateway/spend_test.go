@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -372,13 +373,12 @@ func TestHoldsCount(t *testing.T) {
 func TestFaultsAreCharged(t *testing.T) {
 	t.Parallel()
 	type want struct {
-		status  int
-		code    string // of the error object; empty: no error
-		broken  bool   // the answer ends early
-		text    string // the body holds it
-		charge  string // exact: the provider's usage; estimated: counted by the gateway; none
-		at      int64  // tokens out at most, where estimated
-		attempt int
+		status int
+		code   string // of the error object; empty: no error
+		broken bool   // the answer ends early
+		text   string // the body holds it
+		charge string // exact: the provider's usage; estimated: counted by the gateway; none
+		at     int64  // tokens out at most, where estimated
 	}
 	cases := []struct {
 		fault  string
@@ -733,4 +733,32 @@ func (n *node) scrape(t testing.TB) map[string]float64 {
 		}
 	}
 	return list
+}
+
+// TestRefusalKeepsTheConnection: a call that is refused before its body was read costs its client nothing but the answer:
+// the next one goes by the same connection.
+func TestRefusalKeepsTheConnection(t *testing.T) {
+	t.Parallel()
+	n := start(t, spendConfig())
+	_, key := n.customer(t, "10000")
+	c := n.client(t, "http1")
+	connections := 0
+	c.Transport.(*http.Transport).TLSClientConfig.VerifyConnection = func(tls.ConnectionState) error { connections++; return nil }
+	padding := strings.Repeat(" ", 100<<10) // more than is read at once
+	for i := range 60 {
+		body := question("plain", false)
+		if i%4 > 1 {
+			body += padding
+		}
+		who, want := key, 200
+		if i%2 == 0 {
+			who, want = "nobody", 401
+		}
+		if a := n.ask(t, c, who, body); a.status != want {
+			t.Fatalf("call %d: %d %s", i, a.status, a.body)
+		}
+	}
+	if connections != 1 {
+		t.Errorf("%d connections for calls one after the other", connections)
+	}
 }
