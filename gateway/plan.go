@@ -234,7 +234,8 @@ func destination(r *config.Route) string {
 	for _, m := range r.Models {
 		names = append(names, m.Name)
 	}
-	return fmt.Sprintf("%s %s with models %s, durability %s, on_disconnect %s", r.Format, r.Operation, strings.Join(names, ", "), r.Durability, r.OnDisconnect)
+	return fmt.Sprintf("%s %s with models %s, durability %s, on_disconnect %s, replay %s", r.Format, r.Operation, strings.Join(names, ", "), r.Durability, r.OnDisconnect,
+		either(r.Replay == 0, "off", duration(r.Replay)))
 }
 
 func target(t *config.Target) string {

@@ -10,6 +10,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/policy"
 	"github.com/postern-gateway/postern/gateway/provider"
 	"github.com/postern-gateway/postern/gateway/proxy"
+	"github.com/postern-gateway/postern/gateway/replay"
 	"github.com/postern-gateway/postern/gateway/route"
 	"github.com/postern-gateway/postern/gateway/upstream"
 )
@@ -24,6 +25,8 @@ type way struct {
 	params    *route.Params
 	model     *config.Model // the public model of a model call
 	accounted bool
+	claim     *replay.Claim // of the call's idempotency key; nil without one
+	replayed  bool          // the call was answered by the reply to an earlier one
 }
 
 // readCall finds out what a model call asks for: which public model, what it can use at most, which targets can serve it.

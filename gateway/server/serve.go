@@ -45,8 +45,9 @@ func (s *Server) Serve(ctx context.Context, x *exchange.Exchange) {
 		defer cancel()
 	}
 	way := &way{server: s, snapshot: snapshot, route: r, run: r.chain.Start(x, r.bodyLimit(x.Listener)), x: x, params: &params}
+	defer way.conclude(ctx)
 	defer way.recovered(ctx, span)
-	if problem = way.request(ctx); problem == nil {
+	if problem = way.request(ctx); problem == nil && !way.replayed {
 		problem = way.forward(ctx)
 	}
 	way.Account(ctx, x)
@@ -107,6 +108,9 @@ func notFound() *exchange.Problem {
 func (w *way) request(ctx context.Context) *exchange.Problem {
 	for phase := exchange.Authenticate; phase <= exchange.RequestPhase; phase++ {
 		if phase == exchange.Admit && w.route.format != nil {
+			if p := w.recall(ctx); p != nil || w.replayed {
+				return p
+			}
 			if p := w.readCall(ctx); p != nil {
 				return p
 			}

@@ -25,6 +25,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/plugin"
 	"github.com/postern-gateway/postern/gateway/provider"
 	"github.com/postern-gateway/postern/gateway/proxy"
+	"github.com/postern-gateway/postern/gateway/replay"
 	"github.com/postern-gateway/postern/gateway/state"
 	"github.com/postern-gateway/postern/gateway/telemetry"
 	"github.com/postern-gateway/postern/gateway/upstream"
@@ -294,11 +295,12 @@ func (s *Server) Upstreams() map[string][]upstream.EndpointStatus {
 	return all
 }
 
-// Storage is what outlives a run: the store, and the ledger and accounts in it.
+// Storage is what outlives a run: the store, and the ledger, the accounts and the replies in it.
 type Storage struct {
 	Store    state.Store
 	Ledger   *ledger.Ledger
 	Accounts *account.Directory
+	Replays  *replay.Store
 }
 
 // OpenStorage opens the store that cfg names. It gives state.ErrLocked when a running gateway has it.
@@ -319,6 +321,9 @@ func OpenStorage(ctx context.Context, backends []state.Backend, cfg *config.Conf
 		}
 		if st.Accounts, err = account.Open(ctx, account.Config{Store: st.Store, Log: log}); err != nil {
 			return nil, errors.Join(err, st.Ledger.Close(), st.Store.Close())
+		}
+		if st.Replays, err = replay.Open(ctx, replay.Config{Store: st.Store, Prefix: "replay/", Log: log}); err != nil {
+			return nil, errors.Join(err, st.Accounts.Close(), st.Ledger.Close(), st.Store.Close())
 		}
 		if err := st.agree(ctx); err != nil {
 			return nil, errors.Join(err, st.Close())
@@ -345,9 +350,9 @@ func (s *Storage) agree(ctx context.Context) error {
 	return nil
 }
 
-// Close closes accounts, ledger and store, in this order.
+// Close closes replies, accounts, ledger and store, in this order.
 func (s *Storage) Close() error {
-	return errors.Join(s.Accounts.Close(), s.Ledger.Close(), s.Store.Close())
+	return errors.Join(s.Replays.Close(), s.Accounts.Close(), s.Ledger.Close(), s.Store.Close())
 }
 
 // AdminToken is the operators' bearer token: the admin block's, or one that is made at the first need and kept in the

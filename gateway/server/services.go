@@ -101,8 +101,12 @@ func priceAt(m *config.Model, at time.Time) *exchange.Price {
 	return row
 }
 
-// Begin records that an upstream is about to be called, if the call is paid for.
+// Begin records that an upstream is about to be called, if the call is paid for or has an idempotency key. The key comes
+// first: a call that is charged must not find it free.
 func (w *way) Begin(ctx context.Context, x *exchange.Exchange) error {
+	if err := w.begun(ctx); err != nil {
+		return err
+	}
 	if x.Hold == "" {
 		return nil
 	}
