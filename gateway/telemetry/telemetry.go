@@ -60,6 +60,7 @@ func New(ctx context.Context, c Config) (*Telemetry, error) {
 	options := &slog.HandlerOptions{Level: t.level}
 	switch c.LogFormat {
 	case "", "json":
+		options.ReplaceAttr = readable
 		t.Log = slog.New(slog.NewJSONHandler(output, options))
 	case "text":
 		t.Log = slog.New(slog.NewTextHandler(output, options))
@@ -84,6 +85,14 @@ func New(ctx context.Context, c Config) (*Telemetry, error) {
 	)
 	t.Tracer = t.provider.Tracer("github.com/postern-gateway/postern")
 	return t, nil
+}
+
+// readable writes durations into JSON as people write them, "10s": a bare number of nanoseconds has misled many.
+func readable(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }
 
 // SetLevel changes the log level of everything that logs through t.
