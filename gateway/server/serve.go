@@ -171,7 +171,7 @@ func (s *Server) finish(ctx context.Context, span trace.Span, m *telemetry.Route
 		slog.String("protocol", x.Request.Protocol.String()),
 		slog.String("method", method(x.Request.Method)),
 		slog.Int("status", x.Response.Status),
-		slog.Duration("took", took),
+		slog.Float64("took_ms", float64(took.Microseconds())/1000),
 		slog.Int64("sent", x.Response.Sent),
 	)
 	if x.Attempts > 0 {

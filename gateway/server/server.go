@@ -13,7 +13,9 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -111,7 +113,7 @@ func New(ctx context.Context, c Config, cfg *config.Config) (_ *Server, err erro
 		return nil, errors.Join(err, s.listeners.Shutdown(ctx))
 	}
 	s.telemetry.Metrics.Reload(true)
-	s.telemetry.Log.InfoContext(ctx, "serving", "node", cfg.Gateway.Name, "config", cfg.Digest[:12], "listeners", s.addresses(), "recovered_calls", s.ledger.Recovered().Intents)
+	s.telemetry.Log.InfoContext(ctx, "serving", "listeners", strings.Join(s.addresses(), " "))
 	return s, nil
 }
 
@@ -123,6 +125,7 @@ func (s *Server) addresses() []string {
 	for name, a := range s.listeners.Addresses() {
 		list = append(list, name+"="+a.String())
 	}
+	slices.Sort(list)
 	return list
 }
 
@@ -138,7 +141,7 @@ func (s *Server) Apply(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	s.lastErr.Store(nil)
-	s.telemetry.Log.InfoContext(ctx, "configuration applied", "config", cfg.Digest[:12], "listeners", s.addresses())
+	s.telemetry.Log.InfoContext(ctx, "configuration applied", "config", cfg.Digest[:12], "listeners", strings.Join(s.addresses(), " "))
 	return nil
 }
 
@@ -248,7 +251,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	last.retire()
 	<-last.idle
 	s.draining.Wait()
-	return errors.Join(problems, last.close(ctx, nil), s.host.Close(ctx), s.storage.Close())
+	if err := errors.Join(problems, last.close(ctx, nil), s.host.Close(ctx), s.storage.Close()); err != nil {
+		return err
+	}
+	s.telemetry.Log.InfoContext(ctx, "stopped")
+	return nil
 }
 
 // Ready reports why paid calls can not be served now; nil when they can.
@@ -311,7 +318,7 @@ func OpenStorage(ctx context.Context, backends []state.Backend, cfg *config.Conf
 		}
 		st := &Storage{}
 		if st.Store, err = b.Open(ctx, cfg.Dir, cfg.State.Arguments, log); err != nil {
-			return nil, fmt.Errorf("open state: %w", err)
+			return nil, err // which says what it opened
 		}
 		st.Ledger, err = ledger.Open(ctx, ledger.Config{
 			Store: st.Store, Log: log, Currency: cfg.Ledger.Currency, HoldTTL: cfg.Ledger.HoldTTL, Retain: cfg.Ledger.Retain, Node: cfg.Gateway.Name,
