@@ -42,7 +42,7 @@ func (*Bytes) Trailer() Header { return nil }
 // itself does: an error that wraps it, such as ErrClientGone with its cause, tells of octets that never came.
 func AtEnd(err error) bool { return err == io.EOF } //nolint:errorlint // a wrapped io.EOF is not the end, see above
 
-// firstRead is the most that ReadBody sets aside for octets that were only announced.
+// firstRead is the most that is set aside for octets that were only announced.
 const firstRead = 1 << 20
 
 // ReadBody reads body to its end. It returns ErrBodyTooLarge when there are more than limit octets. length is the
@@ -51,11 +51,23 @@ func ReadBody(body Body, length, limit int64) ([]byte, error) {
 	if length > limit {
 		return nil, ErrBodyTooLarge
 	}
-	size := min(length, firstRead) + 1 // one more, so that the read that meets the end needs no growth
-	if length < 0 {
-		size = min(4095, limit) + 1
+	b, _, err := ReadUpTo(body, length, limit)
+	if err != nil {
+		return nil, err
 	}
-	b := make([]byte, 0, size)
+	if int64(len(b)) > limit {
+		return nil, ErrBodyTooLarge
+	}
+	return b, nil
+}
+
+// ReadUpTo reads body to its end, or until there are more than limit octets: then more says that further ones may
+// follow. length is the announced length, or -1; it only sizes the buffer, up to 1 MiB.
+func ReadUpTo(body Body, length, limit int64) (b []byte, more bool, err error) {
+	if length < 0 {
+		length = 4095
+	}
+	b = make([]byte, 0, min(length, limit, firstRead)+1) // one more, so that the read that meets the end needs no growth
 	idle := 0
 	for {
 		if len(b) == cap(b) {
@@ -63,19 +75,18 @@ func ReadBody(body Body, length, limit int64) ([]byte, error) {
 		}
 		n, err := body.Read(b[len(b):cap(b)])
 		b = b[:len(b)+n]
-		if int64(len(b)) > limit {
-			return nil, ErrBodyTooLarge
-		}
-		if AtEnd(err) {
-			return b, nil
-		}
-		if err != nil {
-			return nil, err
+		switch {
+		case AtEnd(err):
+			return b, false, nil
+		case err != nil:
+			return nil, false, err
+		case int64(len(b)) > limit:
+			return b, true, nil
 		}
 		if idle++; n > 0 {
 			idle = 0
 		} else if idle == 100 {
-			return nil, io.ErrNoProgress
+			return nil, false, io.ErrNoProgress
 		}
 	}
 }

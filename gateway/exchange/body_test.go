@@ -62,6 +62,21 @@ func TestReadBody(t *testing.T) {
 	}
 }
 
+func TestReadUpTo(t *testing.T) {
+	t.Parallel()
+	for limit, more := range map[int64]bool{9: true, 10: false, 11: false} {
+		body := stream{iotest.HalfReader(strings.NewReader("0123456789"))}
+		b, got, err := ReadUpTo(body, -1, limit)
+		if err != nil || got != more || !more && string(b) != "0123456789" || !strings.HasPrefix("0123456789", string(b)) {
+			t.Errorf("limit %d: %q, more %t, %v", limit, b, got, err)
+		}
+		rest, err := io.ReadAll(body)
+		if err != nil || string(b)+string(rest) != "0123456789" {
+			t.Errorf("limit %d: then came %q, %v", limit, rest, err)
+		}
+	}
+}
+
 func TestBytes(t *testing.T) {
 	t.Parallel()
 	b := NewBytes([]byte("text"))

@@ -201,7 +201,7 @@ func (c *call) wholeReply(ctx context.Context, filter Filter, served bool) error
 	if !served {
 		limit = maxRefusal
 	}
-	body, more, err := readUpTo(x.Response.Body, x.Response.Length, limit)
+	body, more, err := exchange.ReadUpTo(x.Response.Body, x.Response.Length, limit)
 	if err != nil {
 		if left(c.client) || left(ctx) {
 			c.settleLeft(ctx)
@@ -255,26 +255,6 @@ func (c *call) tooLong(ctx context.Context, filter Filter, begun []byte) error {
 	x.Usage.Estimated = true
 	c.account(ctx)
 	return err
-}
-
-// readUpTo reads a body to its end, or to one octet more than limit; more then says that there may be more.
-func readUpTo(body exchange.Body, length, limit int64) (b []byte, more bool, err error) {
-	b = make([]byte, 0, min(max(length, 4<<10), limit, 1<<20)+1)
-	for {
-		if len(b) == cap(b) {
-			b = append(b, 0)[:len(b)]
-		}
-		n, err := body.Read(b[len(b):cap(b)])
-		b = b[:len(b)+n]
-		switch {
-		case exchange.AtEnd(err):
-			return b, false, nil
-		case err != nil:
-			return nil, false, err
-		case int64(len(b)) > limit:
-			return b, true, nil
-		}
-	}
 }
 
 // joined is a body whose beginning was read before.
