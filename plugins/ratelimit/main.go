@@ -129,6 +129,15 @@ func (p *plugin) On(e *postern.Event, r *postern.Result) error {
 	return nil
 }
 
+// kept is the state of a key; nil without any.
+func kept(h *postern.Host, key []byte) ([]byte, error) {
+	old, err := h.Get(key)
+	if errors.Is(err, postern.ErrNotFound) {
+		return nil, nil
+	}
+	return old, err
+}
+
 // stateKey is where a key's state is. A very long one is cut, and its hash tells it apart.
 func (p *plugin) stateKey(st *stage, key []byte) []byte {
 	p.key = appendU64(p.key[:0], st.share)
@@ -148,12 +157,9 @@ func (p *plugin) admit(e *postern.Event, r *postern.Result) error {
 		t.charged = min(sum(e.Value(slotMax)), t.tokens.burst)
 	}
 	for range attempts {
-		old, err := e.Host.Get(t.key)
-		if err != nil && !errors.Is(err, postern.ErrNotFound) {
+		old, err := kept(e.Host, t.key)
+		if err != nil {
 			return err
-		}
-		if errors.Is(err, postern.ErrNotFound) {
-			old = nil
 		}
 		requests, tokens := arrivals(old)
 		wait, which := int64(0), ""
@@ -243,12 +249,9 @@ func (p *plugin) correct(e *postern.Event, r *postern.Result) error {
 	}
 	t.now = e.Time()
 	for range attempts {
-		old, err := e.Host.Get(t.key)
-		if err != nil && !errors.Is(err, postern.ErrNotFound) {
+		old, err := kept(e.Host, t.key)
+		if err != nil {
 			return err
-		}
-		if errors.Is(err, postern.ErrNotFound) {
-			old = nil
 		}
 		t.requestsArrival, t.tokensAtEnd = arrivals(old)
 		switch {

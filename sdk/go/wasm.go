@@ -15,9 +15,11 @@ var module = NewInstance(nil, imports{})
 // the gateway first calls: var _ = postern.Register(&policy{}). Outside a module it does nothing: tests hand their own
 // Plugin to plugintest.
 func Register(p Plugin) struct{} {
-	module.plugin = p
+	module.use(p)
 	return struct{}{}
 }
+
+func (i *Instance) use(p Plugin) { i.plugin = p }
 
 type imports struct{}
 

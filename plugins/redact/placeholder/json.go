@@ -231,6 +231,15 @@ func hex4(b []byte) rune {
 	return r
 }
 
+// unescape returns the text of a string's inside, good until the next call, and whether the two differ.
+func (l *level) unescape(inside []byte) (text []byte, escaped bool) {
+	if text, escaped = unescape(l.decoded[:0], inside); !escaped {
+		return inside, false
+	}
+	l.decoded = text
+	return text, true
+}
+
 // unescape appends to dst the text of a string's inside. ok is false when there is nothing to decode: then the inside
 // is the text.
 func unescape(dst, inside []byte) (text []byte, ok bool) {

@@ -234,12 +234,7 @@ func (r *Redactor) value(l *level, inside []byte, offset, nest int) error {
 	if encoded(inside) {
 		return nil
 	}
-	text, escaped := unescape(l.decoded[:0], inside)
-	if escaped {
-		l.decoded = text
-	} else {
-		text = inside
-	}
+	text, escaped := l.unescape(inside)
 	first := len(r.edits)
 	done := false
 	if nest+1 < maxNest && looksNested(text) {

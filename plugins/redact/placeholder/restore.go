@@ -93,12 +93,7 @@ func (r *Restorer) value(inside []byte, offset, nest int, holdsJSON bool) {
 		return
 	}
 	l := &r.levels[nest]
-	text, escaped := unescape(l.decoded[:0], inside)
-	if escaped {
-		l.decoded = text
-	} else {
-		text = inside
-	}
+	text, escaped := l.unescape(inside)
 	first := len(r.edits)
 	if nest+1 == maxNest || !looksNested(text) || r.walk(text, nest+1) != nil {
 		r.edits = r.edits[:first]
