@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 
+	"github.com/hashicorp/hcl/v2"
+
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/schema"
 )
@@ -22,10 +24,9 @@ type App struct {
 var errTold = errors.New("told")
 
 // Load loads the configuration in dir with what is compiled in. Diagnostics go to Stderr; errTold means that there were
-// errors among them. Of o only Variables, Secrets and Modules count.
+// errors among them. Of o, what is compiled in and the environment are filled in here.
 func (a *App) Load(dir string, o config.Options) (*config.Config, error) {
-	o.Environment, o.Backends, o.Formats, o.Version = a.Environment, backends(), formats(), version()
-	cfg, sources, diags := config.Load(dir, o)
+	cfg, sources, diags := a.read(dir, o)
 	if len(diags) > 0 {
 		if err := schema.WriteDiagnostics(a.Stderr, sources, diags, false); err != nil {
 			return nil, err
@@ -35,4 +36,10 @@ func (a *App) Load(dir string, o config.Options) (*config.Config, error) {
 		return nil, errTold
 	}
 	return cfg, nil
+}
+
+// read is Load without telling.
+func (a *App) read(dir string, o config.Options) (*config.Config, schema.Sources, hcl.Diagnostics) {
+	o.Environment, o.Backends, o.Formats, o.Version = a.Environment, backends(), formats(), version()
+	return config.Load(dir, o)
 }

@@ -16,9 +16,9 @@ import (
 type explainCommand struct {
 	Method string            `arg:"" help:"Method of the request, such as POST."`
 	URL    string            `arg:"" name:"url" help:"Its URL, or only a path."`
-	Dir    string            `arg:"" optional:"" default:"." help:"Folder with config.hcl." type:"existingdir"`
+	Dir    string            `arg:"" optional:"" default:"." help:"Folder with config.hcl; by default the current one." type:"existingdir"`
 	Header []string          `short:"H" sep:"none" help:"A header field of the request, for conditions." placeholder:"NAME: VALUE"`
-	Var    map[string]string `help:"Value of a variable block." placeholder:"NAME=VALUE"`
+	Var    map[string]string `help:"Value of a variable block; repeatable. Otherwise it is read from POSTERN_VAR_NAME." placeholder:"NAME=VALUE"`
 }
 
 // Run shows the way of one request: which route takes it and why, and what each stage sees and may do. Nothing is

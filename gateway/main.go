@@ -7,13 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/postern-gateway/postern/gateway/state"
 )
 
 // commands is the command line.
@@ -52,9 +56,13 @@ func (a *App) Main(arguments []string) (code int) {
 			code = int(early)
 		}
 	}()
+	if len(arguments) == 0 {
+		a.Main([]string{"--help"})
+		return 2
+	}
 	parser, err := kong.New(&commands{},
 		kong.Name("postern"),
-		kong.Description("A lean edge gateway for APIs and AI models."),
+		kong.Description("A lean edge gateway for APIs and AI models. Its rules are config.hcl and policies/*.hcl of one folder; policies/README.md explains them. Exit codes: 0 done, 1 failed, 2 not understood."),
 		kong.Writers(a.Stdout, a.Stderr),
 		kong.Exit(func(code int) { panic(exit(code)) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
@@ -63,7 +71,7 @@ func (a *App) Main(arguments []string) (code int) {
 	if err != nil {
 		return a.fail(err)
 	}
-	command, err := parser.Parse(doubleDashes(arguments))
+	command, err := parser.Parse(doubleDashes(asked(arguments)))
 	if err != nil {
 		fmt.Fprintf(a.Stderr, "postern: %s\nTry: postern --help\n", err)
 		return 2
@@ -71,14 +79,42 @@ func (a *App) Main(arguments []string) (code int) {
 	return a.fail(command.Run())
 }
 
+// asked takes the other ways in which people ask for help and version.
+func asked(arguments []string) []string {
+	switch arguments[0] {
+	case "help":
+		return append(slices.Clone(arguments[1:]), "--help")
+	case "-v", "-version", "--version":
+		return []string{"version"}
+	}
+	return arguments
+}
+
 func (a *App) fail(err error) int {
 	if err == nil {
 		return 0
 	}
 	if !errors.Is(err, errTold) {
-		fmt.Fprintf(a.Stderr, "postern: %s\n", err)
+		fmt.Fprintf(a.Stderr, "postern: %s%s\n", err, advice(err))
 	}
 	return 1
+}
+
+// advice is what to do about an error whose own text says only what happened.
+func advice(err error) string {
+	switch {
+	case errors.Is(err, state.ErrLocked):
+		return ": if it is a running gateway, stop that first, or change what it does with postern reload"
+	case errors.Is(err, state.ErrFull):
+		return ": make room on the disk, or lower reserve in the state block"
+	case errors.Is(err, syscall.EADDRINUSE):
+		return ": stop what listens there, or choose another address"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return ": this machine has no such address; choose one it has, or none for all, as in \":8443\""
+	case errors.Is(err, fs.ErrPermission):
+		return ": the user who runs postern needs the right to do this"
+	}
+	return ""
 }
 
 // doubleDashes lets flags be written with one dash, as Go's and Terraform's commands have them.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/admin"
@@ -19,8 +20,8 @@ import (
 
 // place says which gateway a command is about.
 type place struct {
-	Dir string            `default:"." help:"Folder with config.hcl." type:"existingdir"`
-	Var map[string]string `help:"Value of a variable block." placeholder:"NAME=VALUE"`
+	Dir string            `default:"." help:"Folder with config.hcl; by default the current one." type:"existingdir"`
+	Var map[string]string `help:"Value of a variable block; repeatable. Otherwise it is read from POSTERN_VAR_NAME." placeholder:"NAME=VALUE"`
 }
 
 // operator speaks the admin API: to the running gateway, or, when none has the store open, to the store itself through the
@@ -34,12 +35,15 @@ type operator struct {
 
 // operate connects to the gateway of a folder.
 func (a *App) operate(p place, needsRunning bool) (*operator, error) {
-	cfg, err := a.Load(p.Dir, config.Options{Variables: p.Var, Secrets: true})
+	cfg, err := a.Load(p.Dir, config.Options{Variables: p.Var, Secrets: true, Elsewhere: true})
 	if err != nil {
 		return nil, err
 	}
-	log := slog.New(slog.NewTextHandler(a.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	if !needsRunning {
+	if !needsRunning && cfg.State.Dir != "" { // what is kept in memory is the running gateway's alone
+		if !cfg.State.Arguments.IsWhollyKnown() {
+			return nil, fmt.Errorf("%s: the state block uses a secret that can not be read here", cfg.State.Range)
+		}
+		log := slog.New(slog.NewTextHandler(a.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 		storage, err := server.OpenStorage(a.Context, backends(), cfg, log)
 		if err == nil {
 			return offline(storage, log)
@@ -49,7 +53,10 @@ func (a *App) operate(p place, needsRunning bool) (*operator, error) {
 		}
 	}
 	if cfg.Admin == nil {
-		return nil, errors.New("the configuration has no admin block, and the running gateway has the store open: add one, or stop the gateway")
+		return nil, errors.New("the running gateway can only be asked through an admin block, and the configuration has none: add one and restart it, or stop it first")
+	}
+	if cfg.Admin.Withheld {
+		return nil, fmt.Errorf("%s: the admin token is a secret that can not be read here", cfg.Admin.Range)
 	}
 	token, err := server.AdminToken(cfg)
 	if err != nil {
@@ -63,7 +70,7 @@ func (a *App) operate(p place, needsRunning bool) (*operator, error) {
 	do := func(r *http.Request) (int, []byte, error) {
 		resp, err := client.Do(r)
 		if err != nil {
-			return 0, nil, fmt.Errorf("reach the gateway: %w", err)
+			return 0, nil, fmt.Errorf("no gateway answers at the admin address %s (%w): is it running, with this configuration?", cfg.Admin.Address, reason(err))
 		}
 		defer resp.Body.Close()
 		body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
@@ -73,6 +80,15 @@ func (a *App) operate(p place, needsRunning bool) (*operator, error) {
 		return resp.StatusCode, body, nil
 	}
 	return &operator{base: base, token: token, do: do, close: func() error { client.CloseIdleConnections(); return nil }}, nil
+}
+
+// reason is an error without the URL that the client put before it.
+func reason(err error) error {
+	var at *url.Error
+	if errors.As(err, &at) {
+		return at.Err
+	}
+	return err
 }
 
 // offline serves the admin API of a store that no gateway has open.

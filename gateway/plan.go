@@ -16,8 +16,8 @@ import (
 )
 
 type planCommand struct {
-	Dir     string            `arg:"" optional:"" default:"." help:"Folder with config.hcl." type:"existingdir"`
-	Var     map[string]string `help:"Value of a variable block." placeholder:"NAME=VALUE"`
+	Dir     string            `arg:"" optional:"" default:"." help:"Folder with config.hcl; by default the current one." type:"existingdir"`
+	Var     map[string]string `help:"Value of a variable block; repeatable. Otherwise it is read from POSTERN_VAR_NAME." placeholder:"NAME=VALUE"`
 	Against string            `help:"Another folder: show only what differs from it." type:"existingdir" placeholder:"DIR"`
 }
 

@@ -10,8 +10,11 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/hashicorp/hcl/v2"
 
 	"github.com/postern-gateway/postern/gateway/admin"
 	"github.com/postern-gateway/postern/gateway/certificate"
@@ -22,8 +25,8 @@ import (
 )
 
 type runCommand struct {
-	Dir string            `arg:"" optional:"" default:"." help:"Folder with config.hcl." type:"existingdir"`
-	Var map[string]string `help:"Value of a variable block." placeholder:"NAME=VALUE"`
+	Dir string            `arg:"" optional:"" default:"." help:"Folder with config.hcl; by default the current one." type:"existingdir"`
+	Var map[string]string `help:"Value of a variable block; repeatable. Otherwise it is read from POSTERN_VAR_NAME." placeholder:"NAME=VALUE"`
 }
 
 // stopTime bounds a graceful stop; each listener's own drain time applies within it.
@@ -31,13 +34,14 @@ const stopTime = 5 * time.Minute
 
 // Run serves until the context ends, then stops gracefully. SIGHUP loads the files again.
 func (c *runCommand) Run(a *App) (err error) {
-	load := func() (*config.Config, error) {
-		return a.Load(c.Dir, config.Options{Variables: c.Var, Secrets: true, Modules: true})
-	}
-	cfg, err := load()
+	cfg, err := a.Load(c.Dir, c.options())
 	if err != nil {
 		return err
 	}
+	// Before anything takes time: a hangup without a handler would end the process.
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	t, err := telemetry.New(a.Context, telemetry.Config{
 		Node: cfg.Gateway.Name, Version: version(), Output: a.Stderr, LogLevel: cfg.Telemetry.LogLevel, LogFormat: cfg.Telemetry.LogFormat,
 		TraceEndpoint: cfg.Telemetry.TraceEndpoint, TraceRatio: cfg.Telemetry.TraceRatio,
@@ -50,6 +54,13 @@ func (c *runCommand) Run(a *App) (err error) {
 		defer cancel()
 		err = errors.Join(err, t.Close(ctx))
 	}()
+	t.Log.InfoContext(a.Context, "starting", "version", version(), "node", cfg.Gateway.Name, "dir", cfg.Dir, "config", cfg.Digest[:12])
+	// The admin address is bound first, so that nothing serves when it is taken, and answered last.
+	operators, err := bindAdmin(cfg)
+	if err != nil {
+		return err
+	}
+	defer operators.close()
 	s, err := server.New(a.Context, server.Config{Backends: backends(), Formats: formats(), ABIs: abis(), Telemetry: t}, cfg)
 	if err != nil {
 		return err
@@ -60,9 +71,8 @@ func (c *runCommand) Run(a *App) (err error) {
 		err = errors.Join(err, s.Shutdown(ctx))
 	}()
 	reload := func(ctx context.Context) error {
-		next, err := load()
+		next, err := c.again(ctx, a, t.Log)
 		if err != nil {
-			err = errors.New("the files have errors; validate shows them")
 			t.Metrics.Reload(false)
 			s.Refused(ctx, err)
 			return err
@@ -70,15 +80,12 @@ func (c *runCommand) Run(a *App) (err error) {
 		return s.Apply(ctx, next)
 	}
 	if cfg.Admin != nil {
-		stop, err := serveAdmin(cfg, s, t, reload)
+		stop, err := operators.serve(cfg, s, t, reload)
 		if err != nil {
 			return err
 		}
 		defer stop()
 	}
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
 	for {
 		select {
 		case <-hangup:
@@ -89,8 +96,60 @@ func (c *runCommand) Run(a *App) (err error) {
 	}
 }
 
-// serveAdmin opens the operators' listener.
-func serveAdmin(cfg *config.Config, s *server.Server, t *telemetry.Telemetry, reload func(context.Context) error) (stop func(), err error) {
+func (c *runCommand) options() config.Options {
+	return config.Options{Variables: c.Var, Secrets: true, Modules: true}
+}
+
+// again loads the files while the gateway runs: what is wrong with them goes to the log, a line each, since nobody may
+// be looking at the terminal.
+func (c *runCommand) again(ctx context.Context, a *App, log *slog.Logger) (*config.Config, error) {
+	cfg, _, diags := a.read(c.Dir, c.options())
+	mistakes := 0
+	for _, d := range diags {
+		level := slog.LevelWarn
+		if d.Severity == hcl.DiagError {
+			level = slog.LevelError
+			mistakes++
+		}
+		log.LogAttrs(ctx, level, "configuration: "+d.Summary, slog.String("at", fileLine(*d.Subject)+":"+strconv.Itoa(d.Subject.Start.Column)), slog.String("detail", d.Detail))
+	}
+	switch mistakes {
+	case 0:
+		return cfg, nil
+	case 1:
+		return nil, errors.New("the files have a mistake; the log and postern validate show it")
+	}
+	return nil, fmt.Errorf("the files have %d mistakes; the log and postern validate show them", mistakes)
+}
+
+// adminListener is the operators' address, bound.
+type adminListener struct {
+	net.Listener
+}
+
+// bindAdmin binds the address of the admin block, if there is one. Who connects waits until serve answers.
+func bindAdmin(cfg *config.Config) (*adminListener, error) {
+	if cfg.Admin == nil {
+		return &adminListener{}, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Admin.Address)
+	if err != nil {
+		return nil, fmt.Errorf("admin listener: %w", err)
+	}
+	return &adminListener{l}, nil
+}
+
+// close gives the address back; serve's stop does so too.
+func (l *adminListener) close() {
+	if l.Listener != nil {
+		_ = l.Close() // the second time is an error that means nothing
+	}
+}
+
+// serve answers on the operators' listener.
+func (l *adminListener) serve(cfg *config.Config, s *server.Server, t *telemetry.Telemetry, reload func(context.Context) error) (stop func(), err error) {
 	token, err := server.AdminToken(cfg)
 	if err != nil {
 		return nil, err
@@ -103,17 +162,10 @@ func serveAdmin(cfg *config.Config, s *server.Server, t *telemetry.Telemetry, re
 	if err != nil {
 		return nil, err
 	}
-	var lc net.ListenConfig
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	l, err := lc.Listen(ctx, "tcp", cfg.Admin.Address)
-	if err != nil {
-		return nil, fmt.Errorf("open the admin listener: %w", err)
-	}
 	srv := &http.Server{Handler: api, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
 	if cfg.Admin.ClientCA != "" {
 		if srv.TLSConfig, err = adminTLS(cfg, t.Log); err != nil {
-			return nil, errors.Join(err, l.Close())
+			return nil, err
 		}
 	}
 	done := make(chan struct{})

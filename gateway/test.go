@@ -26,8 +26,8 @@ import (
 )
 
 type testCommand struct {
-	Dir   string            `arg:"" optional:"" default:"." help:"Folder with config.hcl." type:"existingdir"`
-	Var   map[string]string `help:"Value of a variable block." placeholder:"NAME=VALUE"`
+	Dir   string            `arg:"" optional:"" default:"." help:"Folder with config.hcl; by default the current one." type:"existingdir"`
+	Var   map[string]string `help:"Value of a variable block; repeatable. Otherwise it is read from POSTERN_VAR_NAME." placeholder:"NAME=VALUE"`
 	Match string            `name:"run" help:"Run only tests whose name matches this regular expression."`
 }
 

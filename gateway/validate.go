@@ -9,8 +9,8 @@ import (
 )
 
 type validateCommand struct {
-	Dir  string            `arg:"" optional:"" default:"." help:"Folder with config.hcl." type:"existingdir"`
-	Var  map[string]string `help:"Value of a variable block." placeholder:"NAME=VALUE"`
+	Dir  string            `arg:"" optional:"" default:"." help:"Folder with config.hcl; by default the current one." type:"existingdir"`
+	Var  map[string]string `help:"Value of a variable block; repeatable. Otherwise it is read from POSTERN_VAR_NAME." placeholder:"NAME=VALUE"`
 	JSON bool              `name:"json" help:"Print one JSON object with every diagnostic, for editors and CI."`
 }
 
@@ -24,9 +24,7 @@ func (c *validateCommand) Run(a *App) error {
 		_, err = fmt.Fprintf(a.Stdout, "ok: %s\n", inventory(cfg))
 		return err
 	}
-	_, sources, diags := config.Load(c.Dir, config.Options{
-		Variables: c.Var, Environment: a.Environment, Backends: backends(), Formats: formats(), Version: version(),
-	})
+	_, sources, diags := a.read(c.Dir, config.Options{Variables: c.Var})
 	if err := schema.WriteDiagnostics(a.Stdout, sources, diags, true); err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ import (
 func (s *Store) room() error {
 	free, known := s.free(s.dir)
 	if known && free < s.reserve {
-		return fmt.Errorf("%w: %d MiB free on the disk of %s, %d are kept", state.ErrFull, free>>20, s.dir, s.reserve>>20)
+		return fmt.Errorf("%w: %d MiB free on the disk of %s, and %d MiB are to stay free", state.ErrFull, free>>20, s.dir, s.reserve>>20)
 	}
 	return nil
 }
