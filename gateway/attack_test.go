@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -224,4 +227,199 @@ func TestPanicLeavesNoHold(t *testing.T) {
 		t.Errorf("charged %+v", list)
 	}
 	n.verify(t)
+}
+
+// hostile is a configuration with one paid model, output 0.01 and input 0.001 a token, at most 100 tokens out, for a
+// provider at address; and a plain route to the same.
+func hostile(address string) map[string]string {
+	files := spendConfig()
+	text := strings.ReplaceAll(files["config.hcl"], "endpoints = [var.sandbox]", "endpoints = ["+strconv.Quote(address)+"]")
+	files["config.hcl"] = text + `
+route "plain" {
+  listener = listener.public
+  match    = "/plain/"
+  upstream = upstream.sandbox
+}
+`
+	return files
+}
+
+// TestReportedUsage: whatever a provider says was used, a call costs from nothing to what was held, once, and nothing
+// stays held.
+func TestReportedUsage(t *testing.T) {
+	t.Parallel()
+	p := new(villain)
+	n := attacked(t, spendConfig(), p)
+	c := n.client(t, "http1")
+	// Of the model plain: 200 tokens at 0.02 (reasoning is the dearest), and the request's octets at 0.001.
+	most := money(t, "4.2")
+	for _, usage := range []string{
+		"", `null`, `[]`, `7`, `"x"`, `{}`, `{"prompt_tokens":0,"completion_tokens":0}`,
+		`{"prompt_tokens":-5,"completion_tokens":-1}`,
+		`{"prompt_tokens":-5,"completion_tokens":3}`,
+		`{"prompt_tokens":9223372036854775807,"completion_tokens":9223372036854775807}`,
+		`{"prompt_tokens":1e308,"completion_tokens":1e400}`,
+		`{"prompt_tokens":9007199254740992,"completion_tokens":9007199254740992}`,
+		`{"prompt_tokens":"12","completion_tokens":"3"}`,
+		`{"prompt_tokens":12.7,"completion_tokens":3.0}`,
+		`{"prompt_tokens":{"a":1},"completion_tokens":[2]}`,
+		`{"prompt_tokens":5,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":50}}`,
+		`{"prompt_tokens":5,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":-50,"audio_tokens":9e99}}`,
+		`{"prompt_tokens":5,"completion_tokens":1,"completion_tokens_details":{"reasoning_tokens":9007199254740992}}`,
+		`{"prompt_tokens":5,"completion_tokens":1,"prompt_tokens_details":7,"completion_tokens_details":"x"}`,
+		`{"prompt_tokens":5,"completion_tokens":1},"usage":{"prompt_tokens":0,"completion_tokens":0}`,
+		`{"total_tokens":99}`,
+	} {
+		for _, stream := range []bool{false, true} {
+			account, key := n.customer(t, "10")
+			p.answer = func(w http.ResponseWriter, _ *http.Request) {
+				if !stream {
+					complete(w, "fine", usage)
+					return
+				}
+				w.Header().Set("content-type", "text/event-stream")
+				fmt.Fprint(w, "data: {\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"fine\"}}]}\n\n")
+				if usage != "" {
+					fmt.Fprintf(w, "data: {\"model\":\"m\",\"choices\":[],\"usage\":%s}\n\n", usage)
+				}
+				fmt.Fprint(w, "data: [DONE]\n\n")
+			}
+			a := n.ask(t, c, key, question("plain", stream))
+			if a.status != 200 || !strings.Contains(a.body, "fine") {
+				t.Errorf("usage %s: %d %s", usage, a.status, a.body)
+			}
+			list := n.settled(t, account)
+			if len(list) != 1 || list[0].amount.Sign() <= 0 || list[0].amount.Cmp(most) > 0 {
+				t.Errorf("usage %s, stream %t: charged %+v", usage, stream, list)
+			}
+		}
+	}
+	n.verify(t)
+}
+
+// TestFailuresHoldNothing: however a call ends, nothing stays held, and who got nothing pays nothing.
+func TestFailuresHoldNothing(t *testing.T) {
+	t.Parallel()
+	p := new(villain)
+	n := attacked(t, spendConfig(), p)
+	c := n.client(t, "http1")
+	event := "data: {\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"word\"}}]}\n\n"
+	head := func(w http.ResponseWriter, kind string) { w.Header().Set("content-type", kind) }
+	bomb := func() []byte {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		zeros := make([]byte, 1<<20)
+		for range 70 {
+			_, _ = z.Write(zeros)
+		}
+		_ = z.Close()
+		return b.Bytes()
+	}()
+	for name, tt := range map[string]struct {
+		answer http.HandlerFunc
+		free   bool
+	}{
+		"an error with 200": {func(w http.ResponseWriter, _ *http.Request) {
+			head(w, "application/json")
+			fmt.Fprint(w, `{"error":{"message":"no"}}`)
+		}, true},
+		"an error as the stream": {func(w http.ResponseWriter, _ *http.Request) {
+			head(w, "text/event-stream")
+			fmt.Fprint(w, "data: {\"error\":{\"message\":\"no\"}}\n\n")
+		}, true},
+		"nothing": {func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) }, true},
+		"401":     {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) }, true},
+		"a redirect": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("location", "http://127.0.0.1:1/")
+			w.WriteHeader(302)
+		}, true},
+		"404": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }, true},
+		"500 of 20 MB": {func(w http.ResponseWriter, _ *http.Request) {
+			head(w, "application/json")
+			w.WriteHeader(500)
+			junk(w, 20)
+		}, true},
+		"a coding not asked for": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("content-encoding", "br")
+			fmt.Fprint(w, "xx")
+		}, true},
+		"a broken coding": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("content-encoding", "gzip")
+			fmt.Fprint(w, "xx")
+		}, true},
+		"a bomb": {func(w http.ResponseWriter, _ *http.Request) {
+			head(w, "application/json")
+			w.Header().Set("content-encoding", "gzip")
+			_, _ = w.Write(bomb)
+		}, false},
+		"a bomb as an event": {func(w http.ResponseWriter, _ *http.Request) {
+			head(w, "text/event-stream")
+			w.Header().Set("content-encoding", "gzip")
+			_, _ = w.Write(bomb)
+		}, false},
+		"an event of 20 MB": {func(w http.ResponseWriter, _ *http.Request) {
+			head(w, "text/event-stream")
+			fmt.Fprint(w, event, "data: ")
+			junk(w, 20)
+		}, false},
+		"events of nothing": {func(w http.ResponseWriter, _ *http.Request) {
+			head(w, "text/event-stream")
+			fmt.Fprint(w, strings.Repeat("\n", 1<<20))
+		}, false},
+		"10,000 comments": {func(w http.ResponseWriter, _ *http.Request) {
+			head(w, "text/event-stream")
+			fmt.Fprint(w, strings.Repeat(": x\n\n", 10_000))
+		}, false},
+		"a stream without an end": {func(w http.ResponseWriter, _ *http.Request) { head(w, "text/event-stream"); fmt.Fprint(w, event) }, false},
+		"a stream that breaks": {func(w http.ResponseWriter, _ *http.Request) {
+			head(w, "text/event-stream")
+			fmt.Fprint(w, event)
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}, false},
+		"an early end mark": {func(w http.ResponseWriter, _ *http.Request) {
+			head(w, "text/event-stream")
+			fmt.Fprint(w, event, "data: [DONE]\n\n", strings.Repeat(event, 1000))
+		}, false},
+		"many end marks": {func(w http.ResponseWriter, _ *http.Request) {
+			head(w, "text/event-stream")
+			fmt.Fprint(w, event, strings.Repeat("data: [DONE]\n\n", 1000))
+		}, false},
+		"JSON too deep": {func(w http.ResponseWriter, _ *http.Request) {
+			head(w, "application/json")
+			fmt.Fprint(w, strings.Repeat(`{"choices":[`, 200_000))
+		}, false},
+		"an event too deep": {func(w http.ResponseWriter, _ *http.Request) {
+			head(w, "text/event-stream")
+			fmt.Fprint(w, "data: "+strings.Repeat(`{"choices":[`, 50_000)+"\n\ndata: [DONE]\n\n")
+		}, false},
+		"an event stream in letters": {func(w http.ResponseWriter, _ *http.Request) {
+			head(w, "Text/Event-Stream ; charset=utf-8")
+			fmt.Fprint(w, event, "data: [DONE]\n\n")
+		}, false},
+	} {
+		p.answer = tt.answer
+		for _, stream := range []bool{false, true} {
+			account, key := n.customer(t, "10")
+			_ = n.ask(t, c, key, question("plain", stream))
+			list := n.settled(t, account)
+			if tt.free && len(list) != 0 || len(list) > 1 {
+				t.Errorf("%s: charged %+v", name, list)
+			}
+			if !tt.free && (len(list) != 1 || !list[0].usage.Estimated) {
+				t.Errorf("%s: charged %+v, not by an estimate", name, list)
+			}
+		}
+	}
+	n.verify(t)
+}
+
+// junk writes megabytes that say nothing, as long as they are taken.
+func junk(w io.Writer, megabytes int) {
+	part := bytes.Repeat([]byte("x"), 1<<20)
+	for range megabytes {
+		if _, err := w.Write(part); err != nil {
+			return
+		}
+	}
 }
