@@ -280,6 +280,23 @@ func TestStreams(t *testing.T) {
 	}
 }
 
+// TestEvents: a stage sees whole events of whatever the forwarder takes for an event stream, and nothing else in events.
+func TestEvents(t *testing.T) {
+	t.Parallel()
+	chain := chainOf(t, use{phase: exchange.ResponsePhase, body: manifest.Body{Mode: manifest.BodyEvents}, run: nothing})
+	for value, want := range map[string]bool{
+		"text/event-stream": true, "text/event-stream; charset=utf-8": true, "Text/Event-Stream ;charset=utf-8": true,
+		"application/json": false, "": false,
+	} {
+		x := newExchange("")
+		x.Response = exchange.Response{Status: 200, Header: exchange.Header{{Name: "content-type", Value: value}}}
+		f, p := chain.Start(x, 0).Response(t.Context())
+		if p != nil || f == nil || f.Events() != want {
+			t.Errorf("%q: %v, %v, want events %t", value, f, p, want)
+		}
+	}
+}
+
 func TestDoneIsNotCalledAgain(t *testing.T) {
 	t.Parallel()
 	calls := 0
