@@ -47,11 +47,11 @@ type request struct {
 	includeUsage  span // its value
 	wantsUsage    bool // include_usage is true
 
-	maxTokens     int64 // max_tokens or max_completion_tokens, 0 when neither was given
-	maxParam      string
-	choices       int64 // n
-	prediction    int64 // octets of a predicted output; it is billed as output where it was wrong
-	search        bool  // web_search_options
+	maxTokens  int64 // max_tokens or max_completion_tokens, 0 when neither was given
+	maxParam   string
+	choices    int64 // n
+	prediction int64 // octets of a predicted output; it is billed as output where it was wrong
+	search     bool  // web_search_options
 
 	media     int64 // octets of the body that are images, audio or files
 	images    int64
