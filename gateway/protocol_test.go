@@ -42,7 +42,7 @@ func TestFirstCall(t *testing.T) {
 			if got := answer.Choices[0].Message.Content; got != "You said: Hello from jane@example.com" || answer.Model != "small" {
 				t.Errorf("%s said %q", answer.Model, got)
 			}
-			if sent := string(n.sandbox.Stats().LastBody); strings.Contains(sent, "jane") || !strings.Contains(sent, "sandbox-small") {
+			if sent := n.sandbox.Stats().LastBody; strings.Contains(sent, "jane") || !strings.Contains(sent, "sandbox-small") {
 				t.Errorf("the provider got %s", sent)
 			}
 			text, done := stream(t, n, c, key, strings.Replace(hello, `{`, `{"stream":true,`, 1))
