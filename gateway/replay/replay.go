@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -67,8 +68,8 @@ type Config struct {
 	Prefix  string       // begins every key in the store, at most 64 octets
 	Log     *slog.Logger // default: slog.Default. No key and no content is ever logged
 	Claims  int          // requests under way at once, default 16384
-	Memory  int64        // octets of replies under way held in memory, default 64 MiB; one account gets a quarter. A reply that finds no room is not kept
-	Account int64        // octets of replies kept for one account, give or take as much again, default 256 MiB. Beyond it replies are not kept
+	Memory  int64        // octets of replies under way held in memory, default 256 MiB; one account gets a quarter. A reply that finds no room is not kept
+	Account int64        // octets of replies kept for one account as they are stored, give or take as much again, default 1 GiB. Beyond it replies are not kept
 }
 
 // Store is the replies kept. It is safe for concurrent use, and the only one that uses its prefix of the state store.
@@ -84,6 +85,7 @@ type Store struct {
 	queue chan *write
 	done  chan struct{} // closed when the writer has ended
 
+	packer packer
 	making sync.Mutex // one account's part of the key is made at a time
 
 	mu     sync.Mutex // guards what follows
@@ -99,8 +101,8 @@ type Store struct {
 // Open opens the replies in c.Store, which must stay open until Close returned.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	s := &Store{
-		state: c.Store, prefix: c.Prefix, log: c.Log, most: cmp.Or(c.Claims, 16384), memory: cmp.Or(c.Memory, 64<<20),
-		account: cmp.Or(c.Account, 256<<20), queue: make(chan *write, 1024), done: make(chan struct{}),
+		state: c.Store, prefix: c.Prefix, log: c.Log, most: cmp.Or(c.Claims, 16384), memory: cmp.Or(c.Memory, 256<<20),
+		account: cmp.Or(c.Account, 1<<30), queue: make(chan *write, 1024), done: make(chan struct{}),
 		claims: map[string]*Claim{}, shares: map[string]int64{}, kept: map[string]*level{}, pruned: time.Now(),
 	}
 	switch {
@@ -248,6 +250,11 @@ func (s *Store) Begin(ctx context.Context, r Request) (*Claim, *Reply, error) {
 	case rec.digest != c.digest:
 		return nil, nil, ErrReused
 	case rec.kind == kindDone:
+		if rec.packed {
+			if rec.body, err = unpack(rec.body); err != nil {
+				return nil, nil, fmt.Errorf("read a kept reply: %w", err)
+			}
+		}
 		return nil, &Reply{Exchange: rec.exchange, Status: rec.status, Header: rec.header, Body: rec.body}, nil
 	}
 	return nil, nil, &LostError{Exchange: rec.exchange, Large: rec.kind == kindLarge}
@@ -372,7 +379,14 @@ func (c *Claim) Keep(ctx context.Context) error {
 	}
 	defer c.end()
 	kind := byte(kindDone)
-	if c.large || !c.store.fits(c.account, int64(len(c.reply.body))+overhead, c.keep) {
+	if small, ok := c.store.packer.pack(c.reply.body); ok {
+		c.reply.packed, c.reply.body = true, small
+	}
+	if !c.large && !c.store.fits(c.account, int64(len(c.reply.body))+overhead, c.keep) {
+		c.store.log.WarnContext(ctx, "reply not kept for its idempotency key: its account has no more room", "exchange", c.exchange)
+		c.large = true
+	}
+	if c.large {
 		kind, c.reply = kindLarge, record{}
 	}
 	if err := c.put(ctx, kind); err != nil {
@@ -438,7 +452,7 @@ func momentary(name string) bool {
 	return slices.Contains([]string{
 		"age", "alt-svc", "connection", "content-length", "date", "keep-alive", "postern-exchange", "ratelimit", "ratelimit-policy",
 		"retry-after", "set-cookie", "trailer", "transfer-encoding", "upgrade", "via",
-	}, name) || len(name) > 12 && (name[:12] == "x-ratelimit-")
+	}, name) || strings.HasPrefix(name, "x-ratelimit-")
 }
 
 // Shred makes everything kept for an account unreadable, in old files and in backups made from now on as well, and

@@ -3,6 +3,7 @@ package replay
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -289,8 +290,11 @@ func TestBounds(t *testing.T) {
 			t.Errorf("%d octets are held by nobody", s.held)
 		}
 		// What is kept for an account is bounded, for each account by itself, and time makes room.
+		random := make([]byte, 40<<10)
+		rand.Read(random) // which can not be packed
+		noise := strings.ReplaceAll(string(random), " ", "x")
 		room := func(account, key string) string {
-			finish(t, begun(t, s, of(account, key)), strings.Repeat("x", 40<<10))
+			finish(t, begun(t, s, of(account, key)), noise)
 			return outcome(t, s, of(account, key))[:5]
 		}
 		if got := []string{room("a", "k1"), room("a", "k2"), room("a", "k3"), room("b", "k1")}; fmt.Sprint(got) != "[reply reply large reply]" {
@@ -567,12 +571,47 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+// TestPack: what is packed comes back, and a small record can not become a large reply.
+func TestPack(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	store := memory.Open(memory.Config{})
+	s := open(t, store, nil)
+	event := `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","model":"small","choices":[{"index":0,"delta":{"content":"%d"}}]}` + "\n\n"
+	var b strings.Builder
+	for i := range 500 {
+		fmt.Fprintf(&b, event, i)
+	}
+	finish(t, begun(t, s, request("k")), strings.ReplaceAll(b.String(), " ", "_"))
+	if got := outcome(t, s, request("k")); got != "reply "+strings.ReplaceAll(b.String(), " ", "_") {
+		t.Errorf("%.80s", got)
+	}
+	v, err := s.vault(ctx, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sealed, err := store.Get(ctx, v.name("k")); err != nil || len(sealed) > b.Len()/5 {
+		t.Errorf("%d octets are stored of %d: %v", len(sealed), b.Len(), err)
+	}
+	bomb, _ := s.packer.pack(make([]byte, 64<<20))
+	r := request("bomb")
+	rec := record{kind: kindDone, digest: r.digest(), status: 200, packed: true, body: bomb}
+	batch := new(state.Batch)
+	batch.Put(v.name("bomb"), v.seal(v.name("bomb"), &rec))
+	if err := store.Commit(ctx, batch); err != nil {
+		t.Fatal(err)
+	}
+	if c, reply, err := s.Begin(ctx, r); c != nil || reply != nil || err == nil {
+		t.Errorf("%v, %v, %v", c, reply, err)
+	}
+}
+
 // What is decoded is encoded the same way, and nothing makes decode fail otherwise than by saying so.
 func FuzzDecode(f *testing.F) {
 	for _, r := range []record{
 		{kind: kindBegun, exchange: "edge-1-1"},
 		{kind: kindLarge},
-		{kind: kindDone, exchange: "e", status: 200, header: exchange.Header{{Name: "content-type", Value: "text/plain"}, {Name: "x"}}, body: []byte("body")},
+		{kind: kindDone, exchange: "e", status: 200, header: exchange.Header{{Name: "content-type", Value: "text/plain"}, {Name: "x"}}, packed: true, body: []byte("body")},
 	} {
 		f.Add(r.encode())
 	}

@@ -105,14 +105,15 @@ type record struct {
 	exchange string
 	status   int
 	header   exchange.Header
+	packed   bool // the body is deflated
 	body     []byte
 }
 
 // version is the first octet of every record.
 const version = 1
 
-// encode writes a record: version, kind, digest, and with their lengths before them exchange, status, the fields and the
-// body.
+// encode writes a record: version, kind, digest, whether the body is packed, the exchange and the status, the fields, and
+// the body, which takes the rest. Texts have their length before them.
 func (r *record) encode() []byte {
 	size := 64 + len(r.exchange) + len(r.body)
 	for _, f := range r.header {
@@ -121,6 +122,11 @@ func (r *record) encode() []byte {
 	b := make([]byte, 0, size)
 	b = append(b, version, r.kind)
 	b = append(b, r.digest[:]...)
+	if r.packed {
+		b = append(b, 1)
+	} else {
+		b = append(b, 0)
+	}
 	b = appendText(b, r.exchange)
 	b = binary.AppendUvarint(b, uint64(r.status))
 	b = binary.AppendUvarint(b, uint64(len(r.header)))
@@ -142,6 +148,7 @@ func decode(b []byte) (r record, ok bool) {
 	r.kind = b[1]
 	b = b[2+copy(r.digest[:], b[2:]):]
 	in := reader{rest: b}
+	r.packed = in.number(1) == 1
 	r.exchange = in.text()
 	r.status = int(in.number(999))
 	// A field is two octets at least: more can not be announced than there are.

@@ -71,7 +71,9 @@ func (w *way) notReplayed(ctx context.Context, err error) *exchange.Problem {
 		p.Code, p.Title = "idempotency_unknown", "The request was made before, and its reply broke off."
 		p.Detail = "It was charged at most once, as exchange " + lost.Exchange + ". Under a new key it is made, and charged, again."
 	default:
-		w.server.telemetry.Log.ErrorContext(ctx, "call refused: its idempotency key can not be looked up", "exchange", w.x.ID, "error", err)
+		if ctx.Err() == nil { // otherwise it was the client that did not wait
+			w.server.telemetry.Log.ErrorContext(ctx, "call refused: its idempotency key can not be looked up", "exchange", w.x.ID, "error", err)
+		}
 		return replayUnavailable()
 	}
 	return p
