@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
@@ -422,4 +424,42 @@ func junk(w io.Writer, megabytes int) {
 			return
 		}
 	}
+}
+
+// TestHalfClosed: who closes its side of the connection and goes on reading has not got away with anything: what it gets
+// it pays for, whatever the route says of clients that leave.
+func TestHalfClosed(t *testing.T) {
+	t.Parallel()
+	p := new(villain)
+	n := attacked(t, spendConfig(), p)
+	for _, rule := range []string{"bill_delivered", "drain", "void"} {
+		for i := range 12 {
+			account, key := n.customer(t, "10")
+			body := question("plain", false)
+			conn, err := tls.Dial("tcp", n.address, &tls.Config{RootCAs: n.roots, ServerName: "localhost", NextProtos: []string{"http/1.1"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.answer = func(w http.ResponseWriter, _ *http.Request) {
+				if i%3 == 0 {
+					_ = conn.CloseWrite()
+				}
+				complete(w, "fine", `{"prompt_tokens":5,"completion_tokens":1}`)
+				if i%3 == 1 {
+					_ = conn.CloseWrite()
+				}
+			}
+			fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nX-Leave: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", rule, key, len(body), body)
+			if i%3 == 2 {
+				_ = conn.CloseWrite()
+			}
+			_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+			got, _ := io.ReadAll(io.LimitReader(conn, 1<<20))
+			_ = conn.Close()
+			if list := n.settled(t, account); strings.Contains(string(got), "fine") && len(list) == 0 {
+				t.Errorf("%s: an answer for nothing", rule)
+			}
+		}
+	}
+	n.verify(t)
 }

@@ -66,7 +66,7 @@ func (c *call) forward(ctx context.Context) error {
 			}
 			return last
 		case e != nil:
-			if left(c.client) || left(ctx) {
+			if e.Sent != upstream.NotSent && (left(c.client) || left(ctx)) {
 				c.settleLeft(ctx)
 			}
 			return c.f.failure(ctx, x, err)
@@ -218,7 +218,9 @@ func (c *call) wholeReply(ctx context.Context, filter Filter, served bool) error
 		x.Usage = c.dec.Usage()
 	}
 	if left(c.client) && c.hop.Model.OnDisconnect == "void" {
-		x.Usage = exchange.Usage{}
+		// It pays nothing and so gets nothing: who only closed its own side would still read the answer.
+		c.settleLeft(ctx)
+		return gone(context.Cause(c.client))
 	}
 	if filter != nil {
 		if out, err = filter.Filter(ctx, nil, out, true); err != nil {
