@@ -177,7 +177,7 @@ func write(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(append(body, '\n')) // the client may have gone; there is nobody else to tell
 }
 
-// Problem is an answer that says what went wrong (RFC 9457).
+// Problem is an answer that says what went wrong (RFC 9457), for those who read answers.
 type Problem struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`
@@ -187,10 +187,10 @@ type Problem struct {
 }
 
 func problem(w http.ResponseWriter, status int, code, detail string) {
-	body, _ := json.Marshal(Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail, Code: code})
-	w.Header().Set("Content-Type", "application/problem+json")
+	p := exchange.Problem{Status: status, Code: code, Title: http.StatusText(status), Detail: detail}
+	w.Header().Set("Content-Type", exchange.ProblemType)
 	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n'))
+	_, _ = w.Write(append(p.JSON(""), '\n'))
 }
 
 // read takes a call's JSON body strictly: an unknown or repeated thing is a mistake worth telling.
