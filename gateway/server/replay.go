@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
@@ -44,9 +45,9 @@ func (w *way) recall(ctx context.Context) *exchange.Problem {
 		return w.notReplayed(ctx, err)
 	case reply != nil:
 		w.replayed, x.Answered = true, "idempotency-key"
-		h := append(reply.Header, exchange.Header{
+		h := slices.Concat(reply.Header, exchange.Header{
 			{Name: "idempotency-replayed", Value: "true"}, {Name: "postern-exchange", Value: x.ID}, {Name: "postern-original-exchange", Value: reply.Exchange},
-		}...)
+		})
 		send(ctx, x, reply.Status, h, reply.Body)
 		return nil
 	}
@@ -154,7 +155,7 @@ func (k *recorder) Write(p []byte) (int, error) {
 			k.keep()
 		}
 	}
-	if k.gone != nil {
+	if k.alone() {
 		return len(p), nil
 	}
 	n, err := k.Reply.Write(p)
@@ -167,7 +168,7 @@ func (k *recorder) Write(p []byte) (int, error) {
 
 // Flush sends what is buffered.
 func (k *recorder) Flush() error {
-	if k.gone != nil {
+	if k.alone() {
 		return nil
 	}
 	return k.left(k.Reply.Flush())
@@ -178,7 +179,7 @@ func (k *recorder) End(trailer exchange.Header) error {
 	if k.served && k.length < 0 {
 		k.keep()
 	}
-	if k.gone != nil {
+	if k.alone() {
 		k.way.x.Response.Sent = k.sent
 		return k.gone
 	}
@@ -193,6 +194,9 @@ func (k *recorder) keep() {
 		k.way.server.telemetry.Log.ErrorContext(ctx, "reply not kept for its idempotency key", "exchange", k.way.x.ID, "error", err)
 	}
 }
+
+// alone reports whether the client has gone, and only the recording goes on.
+func (k *recorder) alone() bool { return k.gone != nil }
 
 // left goes on without a client that has gone, where the route reads calls to their end.
 func (k *recorder) left(err error) error {
