@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -14,6 +15,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/postern-gateway/postern/gateway/state"
+	"github.com/postern-gateway/postern/gateway/state/memory"
 )
 
 // keyed is what a test compares of an answer under an idempotency key.
@@ -462,6 +468,71 @@ func TestIdempotencyKeyTooLarge(t *testing.T) {
 	}
 	if list := n.charges(t, id); len(list) != 1 || n.sandbox.Stats().Requests != 1 {
 		t.Errorf("%d charges, %d calls", len(list), n.sandbox.Stats().Requests)
+	}
+	n.verify(t)
+}
+
+// refusingStore refuses commits to the part of the store that keeps replies, once it is told to.
+type refusingStore struct {
+	state.Store
+	broken atomic.Bool
+	passed atomic.Int64 // commits to let through first
+}
+
+func (s *refusingStore) Commit(ctx context.Context, b *state.Batch) error {
+	for i := range b.Writes {
+		if bytes.HasPrefix(b.Writes[i].Key, []byte("replay/")) && s.broken.Load() && s.passed.Add(-1) < 0 {
+			return state.ErrFull
+		}
+	}
+	return s.Store.Commit(ctx, b)
+}
+
+// TestIdempotencyKeyStoreRefuses: what can not be recorded is not called; what can not be kept is answered all the same,
+// charged once, and not made again.
+func TestIdempotencyKeyStoreRefuses(t *testing.T) {
+	t.Parallel()
+	store := &refusingStore{}
+	backend := backends()[0]
+	backend.Open = func(context.Context, string, cty.Value, *slog.Logger) (state.Store, error) {
+		store.Store = memory.Open(memory.Config{})
+		return store, nil
+	}
+	n := startOn(t, workdir(t, spendConfig()), []state.Backend{backend})
+	account, key := n.customer(t, "10")
+	c := n.client(t, "http2")
+	if a := n.ask(t, c, key, question("plain", false), "Idempotency-Key", "before"); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	store.broken.Store(true)
+	for range 2 {
+		a := n.ask(t, c, key, question("plain", true), "Idempotency-Key", "unrecorded")
+		if got := refusal(t, a); got != "503 idempotency_unavailable" || a.header.Get("Retry-After") == "" {
+			t.Errorf("%s %v", got, a.header)
+		}
+	}
+	if a := n.ask(t, c, key, question("plain", false)); a.status != 200 {
+		t.Errorf("without a key: %d %s", a.status, a.body)
+	}
+	if a := n.ask(t, c, key, question("plain", false), "Idempotency-Key", "before"); a.header.Get("Idempotency-Replayed") != "true" {
+		t.Errorf("a reply kept before: %d %s", a.status, a.body)
+	}
+	for _, streamed := range []bool{false, true} {
+		name := fmt.Sprint("unkept-", streamed)
+		store.passed.Store(1) // that the call begins
+		if a := n.ask(t, c, key, question("plain", streamed), "Idempotency-Key", name); a.status != 200 || a.broken || !strings.Contains(a.body, "receipt") {
+			t.Errorf("%d, broken %t: %s", a.status, a.broken, a.body)
+		}
+		if got := refusal(t, n.ask(t, c, key, question("plain", streamed), "Idempotency-Key", name)); got != "409 idempotency_unknown" {
+			t.Error(got)
+		}
+	}
+	store.broken.Store(false)
+	if a := n.ask(t, c, key, question("plain", true), "Idempotency-Key", "unrecorded"); a.status != 200 || a.broken || a.header.Get("Idempotency-Replayed") != "" {
+		t.Errorf("when it can be recorded again: %d %s", a.status, a.body)
+	}
+	if list, calls := n.settled(t, account), n.sandbox.Stats().Requests; len(list) != 5 || calls != 5 {
+		t.Errorf("%d charges, %d calls", len(list), calls)
 	}
 	n.verify(t)
 }
