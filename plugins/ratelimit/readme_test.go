@@ -1,59 +1,12 @@
 package main
 
 import (
-	"os"
-	"strings"
 	"testing"
 
-	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/hclsyntax"
-
-	"github.com/postern-gateway/postern/gateway/exchange"
-	"github.com/postern-gateway/postern/gateway/manifest"
+	"github.com/postern-gateway/postern/sdk/plugintest"
 )
 
-func read(t *testing.T, name string) []byte {
-	t.Helper()
-	b, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-// TestReadme: the README ends with the manifest's tables, and shows testdata/policy.hcl, whose stages the manifest takes.
 func TestReadme(t *testing.T) {
 	t.Parallel()
-	m, diags := manifest.Parse(read(t, "plugin.hcl"), "plugin.hcl")
-	if diags.HasErrors() {
-		t.Fatal(diags)
-	}
-	readme, example := string(read(t, "README.md")), read(t, "testdata/policy.hcl")
-	if _, tables, _ := strings.Cut(readme, "\n## Manifest\n\n"); tables != m.Docs() {
-		t.Errorf("below \"## Manifest\" README.md should say:\n%s", m.Docs())
-	}
-	if !strings.Contains(readme, "```hcl\n"+string(example)+"```") {
-		t.Error("README.md does not show testdata/policy.hcl")
-	}
-	file, diags := hclsyntax.ParseConfig(example, "testdata/policy.hcl", hcl.InitialPos)
-	if diags.HasErrors() {
-		t.Fatal(diags)
-	}
-	for _, policy := range file.Body.(*hclsyntax.Body).Blocks {
-		for _, stage := range policy.Body.Blocks {
-			phase, _ := exchange.ParsePhase(stage.Type)
-			hook := m.Hook(phase)
-			if hook == nil {
-				t.Errorf("%s: the plugin has no hook for it", stage.Type)
-				continue
-			}
-			config := &hclsyntax.Body{}
-			for _, b := range stage.Body.Blocks {
-				config = b.Body
-			}
-			if _, _, diags := m.Decode(hook, config, nil); diags.HasErrors() {
-				t.Errorf("%s: %s", stage.Type, diags)
-			}
-		}
-	}
+	plugintest.Readme(t, ".")
 }
