@@ -1,13 +1,16 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -231,19 +234,30 @@ func TestPanicLeavesNoHold(t *testing.T) {
 	n.verify(t)
 }
 
-// hostile is a configuration with one paid model, output 0.01 and input 0.001 a token, at most 100 tokens out, for a
-// provider at address; and a plain route to the same.
-func hostile(address string) map[string]string {
-	files := spendConfig()
-	text := strings.ReplaceAll(files["config.hcl"], "endpoints = [var.sandbox]", "endpoints = ["+strconv.Quote(address)+"]")
-	files["config.hcl"] = text + `
+// plain is a configuration that passes /plain/ on to an upstream at address.
+func plain(address string) map[string]string {
+	return map[string]string{"config.hcl": `
+variable "listen" {
+  default = "127.0.0.1:8443"
+}
+
+state "memory" {}
+
+listener "public" {
+  address   = var.listen
+  protocols = [http1, http2]
+}
+
+upstream "app" {
+  endpoints = [` + strconv.Quote(address) + `]
+}
+
 route "plain" {
   listener = listener.public
   match    = "/plain/"
-  upstream = upstream.sandbox
+  upstream = upstream.app
 }
-`
-	return files
+`}
 }
 
 // TestReportedUsage: whatever a provider says was used, a call costs from nothing to what was held, once, and nothing
@@ -462,4 +476,160 @@ func TestHalfClosed(t *testing.T) {
 		}
 	}
 	n.verify(t)
+}
+
+// scripted is an upstream that answers each connection with octets of the test's choice, and keeps what it was sent.
+func scripted(t *testing.T, answer func(head string) string) (address string, heads func() []string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var all []string
+	var open sync.WaitGroup
+	open.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			open.Go(func() {
+				defer conn.Close()
+				_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+				r := bufio.NewReader(conn)
+				for {
+					var head strings.Builder
+					for {
+						line, err := r.ReadString('\n')
+						if err != nil {
+							return
+						}
+						head.WriteString(line)
+						if line == "\r\n" {
+							break
+						}
+					}
+					mu.Lock()
+					all = append(all, head.String())
+					mu.Unlock()
+					if _, err := io.WriteString(conn, answer(head.String())); err != nil {
+						return
+					}
+				}
+			})
+		}
+	})
+	t.Cleanup(func() { _ = l.Close(); open.Wait() })
+	return "http://" + l.Addr().String(), func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(all)
+	}
+}
+
+// raw sends octets in cleartext and returns all that comes back until the gateway closes.
+func (n *node) raw(t *testing.T, text string) string {
+	t.Helper()
+	conn, err := net.Dial("tcp", n.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.WriteString(conn, text); err != nil {
+		t.Log(err) // it may be refused before its end
+	}
+	b, _ := io.ReadAll(io.LimitReader(conn, 4<<20))
+	return string(b)
+}
+
+// TestHostileUpstream: whatever an upstream answers, the client gets one well-formed answer to each request, without
+// fields of the upstream's hop, and nothing of one answer is taken for the next.
+func TestHostileUpstream(t *testing.T) {
+	t.Parallel()
+	const fine = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine"
+	for name, tt := range map[string]struct {
+		answer string
+		status int // 0: any
+	}{
+		"status 099":           {"HTTP/1.1 099 Low\r\nContent-Length: 0\r\n\r\n", 502},
+		"status 0":             {"HTTP/1.1 000 None\r\nContent-Length: 0\r\n\r\n", 502},
+		"status 600":           {"HTTP/1.1 600 High\r\nContent-Length: 4\r\n\r\nevil", 502},
+		"status 999":           {"HTTP/1.1 999 High\r\nContent-Length: 4\r\n\r\nevil", 502},
+		"status 1000":          {"HTTP/1.1 1000 High\r\nContent-Length: 4\r\n\r\nevil", 502},
+		"status -1":            {"HTTP/1.1 -01 Low\r\nContent-Length: 0\r\n\r\n", 502},
+		"101 unasked":          {"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n" + fine, 502},
+		"many interim":         {strings.Repeat("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", 10_000) + fine, 502},
+		"two lengths":          {"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nfine!", 502},
+		"negative length":      {"HTTP/1.1 200 OK\r\nContent-Length: -4\r\n\r\nfine", 502},
+		"length and chunks":    {"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nfine\r\n0\r\n\r\n", 0},
+		"broken chunks":        {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nfine\r\n0\r\n\r\n", 0},
+		"CR in a field":        {"HTTP/1.1 200 OK\r\nX-A: a\rX-Evil: b\r\nContent-Length: 4\r\n\r\nfine", 0},
+		"NUL in a field":       {"HTTP/1.1 200 OK\r\nX-A: a\x00b\r\nContent-Length: 4\r\n\r\nfine", 0},
+		"a blank in a name":    {"HTTP/1.1 200 OK\r\nX-A : a\r\nContent-Length: 4\r\n\r\nfine", 200},
+		"a blank in framing":   {"HTTP/1.1 200 OK\r\nTransfer-Encoding : chunked\r\nContent-Length: 4\r\n\r\nevil", 502},
+		"a name of no token":   {"HTTP/1.1 200 OK\r\nX(A): evil\r\nContent-Length: 4\r\n\r\nfine", 502},
+		"a forbidden trailer":  {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Content-Length\r\n\r\n4\r\nevil\r\n0\r\n\r\n", 502},
+		"folded":               {"HTTP/1.1 200 OK\r\nX-A: a\r\n Content-Length: 99\r\nContent-Length: 4\r\n\r\nfine", 200},
+		"fields of its hop":    {"HTTP/1.1 200 OK\r\nConnection: X-Evil, keep-alive\r\nX-Evil: 1\r\nKeep-Alive: 1\r\nProxy-Authenticate: x\r\nTE: x\r\nContent-Length: 4\r\n\r\nfine", 200},
+		"the gateway's fields": {"HTTP/1.1 200 OK\r\nPostern-Receipt: evil\r\nPostern-Exchange: evil\r\nAlt-Svc: h3=\":1\"\r\nContent-Length: 4\r\n\r\nfine", 200},
+		"forbidden trailers":   {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n4\r\nfine\r\n0\r\nContent-Length: 99\r\nTransfer-Encoding: evil\r\nSet-Cookie: evil=1\r\nAuthorization: evil\r\nPostern-Receipt: evil\r\nX-T: 1\r\n\r\n", 200},
+		"an answer too many":   {fine + "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", 200},
+		"a head of 4 MB":       {"HTTP/1.1 200 OK\r\nX-A: " + strings.Repeat("a", 4<<20) + "\r\nContent-Length: 4\r\n\r\nfine", 502},
+		"100,000 fields":       {"HTTP/1.1 200 OK\r\n" + strings.Repeat("X-A: a\r\n", 100_000) + "Content-Length: 4\r\n\r\nfine", 502},
+		"no HTTP":              {"evil\r\n\r\n", 502},
+		"HTTP/3.0":             {"HTTP/3.0 200 OK\r\nContent-Length: 4\r\n\r\nfine", 0},
+		"204 with a body":      {"HTTP/1.1 204 No\r\nContent-Length: 4\r\n\r\nevil", 204},
+		"304 with a body":      {"HTTP/1.1 304 No\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", 304},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			address, _ := scripted(t, func(head string) string {
+				if strings.HasPrefix(head, "GET /plain/attack") {
+					return tt.answer
+				}
+				return fine
+			})
+			n := start(t, plain(address))
+			got := n.raw(t, "GET /plain/attack HTTP/1.1\r\nHost: localhost\r\nTE: trailers\r\n\r\nGET /plain/after HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+			if strings.Contains(strings.ToLower(got), "evil") {
+				t.Errorf("the client got %q", clipped(got))
+			}
+			r := bufio.NewReader(strings.NewReader(got))
+			resp, err := http.ReadResponse(r, nil)
+			for err == nil && resp.StatusCode < 200 {
+				resp, err = http.ReadResponse(r, nil)
+			}
+			if err != nil {
+				t.Fatalf("%v: %q", err, clipped(got))
+			}
+			_, cut := io.ReadAll(resp.Body)
+			if tt.status != 0 && resp.StatusCode != tt.status {
+				t.Errorf("status %d, want %d: %q", resp.StatusCode, tt.status, clipped(got))
+			}
+			for _, name := range []string{"Content-Length", "Transfer-Encoding", "Set-Cookie", "Authorization", "Postern-Receipt"} {
+				if resp.Trailer.Get(name) != "" {
+					t.Errorf("trailer %s: %s", name, resp.Trailer.Get(name))
+				}
+			}
+			if cut != nil || resp.Close {
+				return // the reply was broken off, and nothing can follow
+			}
+			resp, err = http.ReadResponse(r, nil)
+			if err != nil {
+				t.Fatalf("after it: %v: %q", err, clipped(got))
+			}
+			if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "fine" {
+				t.Errorf("after it: %d %q %v", resp.StatusCode, b, err)
+			}
+		})
+	}
+}
+
+func clipped(s string) string {
+	if len(s) > 600 {
+		return s[:300] + " ... " + s[len(s)-300:]
+	}
+	return s
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -35,6 +36,7 @@ type commands struct {
 }
 
 func main() {
+	log.SetOutput(io.Discard) // libraries write here what peers sent them, and that may be anybody's data
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	app := &App{Context: ctx, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environment: os.LookupEnv}
 	code := app.Main(os.Args[1:])

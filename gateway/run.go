@@ -162,7 +162,8 @@ func (l *adminListener) serve(cfg *config.Config, s *server.Server, t *telemetry
 	if err != nil {
 		return nil, err
 	}
-	srv := &http.Server{Handler: api, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	srv := &http.Server{Handler: api, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(t.Log.Handler(), slog.LevelWarn)}
 	if cfg.Admin.ClientCA != "" {
 		if srv.TLSConfig, err = adminTLS(cfg, t.Log); err != nil {
 			return nil, err

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptrace"
@@ -96,8 +97,14 @@ func (a *attempt) do(parent context.Context) (*Response, error) {
 	}
 	a.watch.begun()
 	a.e.pool.Answered(a.l)
-	if a.resp.StatusCode == http.StatusSwitchingProtocols {
+	switch status := a.resp.StatusCode; {
+	case status == http.StatusSwitchingProtocols:
 		return a.upgraded()
+	case status < 200 || status > 599: // RFC 9110 section 15: not valid
+		return nil, a.fail(Invalid, Begun, fmt.Errorf("answered with the status %d", status))
+	}
+	if name, ok := sound(a.resp.Header); !ok {
+		return nil, a.fail(Invalid, Begun, fmt.Errorf("answered with a field that can not be passed on: %.40q", name))
 	}
 	return a.response(), nil
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
@@ -37,6 +38,30 @@ func hopByHop(name string) bool {
 		return true
 	}
 	return false
+}
+
+// sound reports whether every field can be passed on, and else the name of one that can not. The transport takes names of
+// nearly any octets. White space between a name and its colon is not part of the name and is removed (RFC 9112 section 5.1).
+func sound(h http.Header) (name string, ok bool) {
+	for name, values := range h {
+		if trimmed := strings.TrimRight(name, " \t"); trimmed != name {
+			delete(h, name)
+			name = textproto.CanonicalMIMEHeaderKey(trimmed)
+			if name == "Content-Length" || name == "Transfer-Encoding" {
+				return name, false // the transport did not see it, and framed the message by something else
+			}
+			h[name] = append(h[name], values...)
+		}
+		if !httpguts.ValidHeaderFieldName(name) {
+			return name, false
+		}
+		for _, v := range values {
+			if !httpguts.ValidHeaderFieldValue(v) {
+				return name, false
+			}
+		}
+	}
+	return "", true
 }
 
 // incoming makes the gateway's header of a transport's: without what ends at this hop, ordered by name because the
@@ -102,7 +127,7 @@ func isInvalid(err error) bool {
 		return true
 	}
 	text := err.Error()
-	for _, word := range []string{"malformed", "invalid", "exceeded", "multiple Content-Length", "unsupported transfer encoding", "bad Content-Length"} {
+	for _, word := range []string{"malformed", "invalid", "exceeded", "multiple Content-Length", "unsupported transfer encoding", "bad Content-Length", "bad trailer key"} {
 		if strings.Contains(text, word) {
 			return true
 		}
