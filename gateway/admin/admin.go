@@ -3,6 +3,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -77,7 +78,29 @@ func New(c Config) (*API, error) {
 	if c.Metrics != nil {
 		a.mux.Handle("GET /metrics", a.guard(c.Metrics.Handler()))
 	}
+	a.mux.Handle("/", a.guard(http.HandlerFunc(a.unknown)))
 	return a, nil
+}
+
+// methods are all that any call is made by.
+var methods = [...]string{http.MethodGet, http.MethodPost, http.MethodDelete}
+
+// unknown answers for paths that are none, and for methods that a path does not take.
+func (a *API) unknown(w http.ResponseWriter, r *http.Request) {
+	var allowed []string
+	for _, m := range methods {
+		other := r.Clone(r.Context())
+		other.Method = m
+		if _, pattern := a.mux.Handler(other); pattern != "/" && pattern != "" {
+			allowed = append(allowed, m)
+		}
+	}
+	if len(allowed) == 0 {
+		problem(w, http.StatusNotFound, "no_such_call", "There is no such call.")
+		return
+	}
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	problem(w, http.StatusMethodNotAllowed, "method_not_allowed", "The call is made by "+strings.Join(allowed, " or ")+".")
 }
 
 // ServeHTTP answers one call.
@@ -195,13 +218,47 @@ func problem(w http.ResponseWriter, status int, code, detail string) {
 
 // read takes a call's JSON body strictly: an unknown or repeated thing is a mistake worth telling.
 func read(r *http.Request, into any) error {
-	d := json.NewDecoder(r.Body)
+	body, err := io.ReadAll(r.Body)
+	var long *http.MaxBytesError
+	switch {
+	case errors.As(err, &long):
+		return refuse(http.StatusRequestEntityTooLarge, "too_large", "The body is longer than %d octets.", long.Limit)
+	case err != nil:
+		return refuse(http.StatusBadRequest, "invalid", "The body did not come to its end.")
+	}
+	if err := repeats(body); err != nil {
+		return err
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(into); err != nil {
 		return refuse(http.StatusBadRequest, "invalid", "The body can not be read: %s.", err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return refuse(http.StatusBadRequest, "invalid", "The body goes on after its end.")
+	}
+	return nil
+}
+
+// repeats refuses a body that is no object, and one that names a member twice: which of them counts would be a guess, and
+// encoding/json takes names in capitals for the same.
+func repeats(body []byte) error {
+	d := json.NewDecoder(bytes.NewReader(body))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return refuse(http.StatusBadRequest, "invalid", "The body must be a JSON object.")
+	}
+	seen := map[string]bool{}
+	for d.More() {
+		t, err := d.Token()
+		name, ok := t.(string)
+		var value json.RawMessage
+		if err != nil || !ok || d.Decode(&value) != nil {
+			return nil // reading it as a whole says what is wrong
+		}
+		if name = strings.ToLower(name); seen[name] {
+			return refuse(http.StatusBadRequest, "invalid", "The member %q is given twice.", name)
+		}
+		seen[name] = true
 	}
 	return nil
 }

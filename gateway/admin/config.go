@@ -1,6 +1,10 @@
 package admin
 
 import (
+	"fmt"
+
+	"github.com/hashicorp/hcl/v2"
+
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
 )
@@ -72,7 +76,10 @@ type Model struct {
 }
 
 func describe(c *config.Config) Configuration {
-	d := Configuration{Dir: c.Dir, Digest: c.Digest, Node: c.Gateway.Name, State: c.State.Backend}
+	d := Configuration{
+		Dir: c.Dir, Digest: c.Digest, Node: c.Gateway.Name, State: c.State.Backend,
+		Listeners: []Listener{}, Routes: []Route{}, Plugins: []Plugin{}, Upstreams: []Upstream{}, Models: []Model{},
+	}
 	for _, l := range c.Listeners {
 		v := Listener{Name: l.Name, Address: l.Address, TLS: l.TLS != nil}
 		for _, p := range l.Protocols {
@@ -81,7 +88,7 @@ func describe(c *config.Config) Configuration {
 		d.Listeners = append(d.Listeners, v)
 	}
 	for _, r := range c.Routes {
-		v := Route{Name: r.Name, Match: r.Pattern.String(), Place: r.Range.String(), Stages: []Stage{}}
+		v := Route{Name: r.Name, Match: r.Pattern.String(), Place: place(r.Range), Stages: []Stage{}}
 		for _, l := range r.Listeners {
 			v.Listeners = append(v.Listeners, l.Name)
 		}
@@ -91,7 +98,7 @@ func describe(c *config.Config) Configuration {
 				if s.Allow {
 					onError = "allow"
 				}
-				v.Stages = append(v.Stages, Stage{Name: s.String(), Phase: s.Phase.String(), OnError: onError, Place: s.Range.String()})
+				v.Stages = append(v.Stages, Stage{Name: s.String(), Phase: s.Phase.String(), OnError: onError, Place: place(s.Range)})
 			}
 		}
 		if r.Upstream != nil {
@@ -131,3 +138,6 @@ func describe(c *config.Config) Configuration {
 	}
 	return d
 }
+
+// place is where a block stands, as diagnostics and explain have it.
+func place(r hcl.Range) string { return fmt.Sprintf("%s:%d", r.Filename, r.Start.Line) }

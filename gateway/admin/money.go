@@ -192,7 +192,10 @@ func (a *API) revokeKey(r *http.Request) (any, error) {
 	if err := a.config.Storage.Accounts.RevokeKey(r.Context(), list[i].ID); err != nil {
 		return nil, err
 	}
-	return viewKey(list[i]), nil
+	if list, err = a.config.Storage.Accounts.ListKeys(r.Context(), r.PathValue("account")); err != nil {
+		return nil, err
+	}
+	return viewKey(list[i]), nil // keys are never removed, nor put into another order
 }
 
 func (a *API) balance(r *http.Request) (any, error) {
