@@ -121,6 +121,15 @@ var exercised = map[string]string{
 	"go run ./examples/sandbox -pace 0 &":               "TestSandboxReadme",
 	"cd examples/openai-node && POSTERN_URL=http://127.0.0.1:9902 POSTERN_MODEL=sandbox node client.mjs calls": "TestOpenAISandbox",
 
+	`curl -sS http://127.0.0.1:8080/`:                                               "TestExampleReverseProxy",
+	`curl -sS -o /dev/null -w '%{http_code}\n' -X POST http://127.0.0.1:8080/login`: "TestExampleRateLimit",
+	`mkdir -p keys`: "TestExampleMutualTLS",
+	`openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 -subj "/CN=our CA" -keyout keys/ca.key -out keys/ca.pem`:                                                                                                  "TestExampleMutualTLS",
+	`openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=robot" -keyout keys/robot.key -out keys/robot.csr`:                                                                                                             "TestExampleMutualTLS",
+	`openssl x509 -req -days 30 -in keys/robot.csr -CA keys/ca.pem -CAkey keys/ca.key -CAcreateserial -out keys/robot.pem`:                                                                                                                         "TestExampleMutualTLS",
+	`curl -sS --cacert data/tls/ca.pem --cert keys/robot.pem --key keys/robot.key -X PUT https://localhost:8443/thing`:                                                                                                                             "TestExampleMutualTLS",
+	`curl -sS -i --cacert examples/fallback/data/tls/ca.pem https://localhost:8443/v1/chat/completions -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' -d '{"model":"small","messages":[{"role":"user","content":"Hello!"}]}'`: "TestExampleFallback",
+
 	"go run ./examples/sandbox -address 127.0.0.1:9902 -pace 20ms":                                                            "TestSandboxReadme",
 	`curl http://127.0.0.1:9902/v1/chat/completions -d '{"model":"sandbox","messages":[{"role":"user","content":"Hello!"}]}'`: "TestSandboxReadme",
 	"curl http://127.0.0.1:9902/sandbox/stats":                                                                                "TestSandboxReadme",
