@@ -77,7 +77,10 @@ func (c *explainCommand) explain(b *strings.Builder, cfg *config.Config) error {
 		c.onListener(b, cfg, l, x)
 	}
 	if reached == 0 {
-		fmt.Fprintf(b, "No listener answers at %s://%s.\n", u.Scheme, u.Host)
+		fmt.Fprintf(b, "No listener answers at %s://%s. There are:\n", u.Scheme, u.Host)
+		for _, l := range cfg.Listeners {
+			fmt.Fprintf(b, "  listener %s (%s), %s\n", l.Name, l.Address, protection(l.TLS))
+		}
 	}
 	return nil
 }
@@ -133,7 +136,7 @@ func (c *explainCommand) onListener(b *strings.Builder, cfg *config.Config, l *c
 		fmt.Fprintf(b, "  %s = %q\n", name, params.Get(name))
 	}
 	explainChain(b, r)
-	explainDestination(b, r)
+	explainDestination(b, r, cfg.Ledger.Currency)
 }
 
 // explainChain prints the stages as they run.
@@ -167,8 +170,12 @@ func explainChain(b *strings.Builder, r *config.Route) {
 }
 
 // explainDestination prints where the request goes, and what may be lost.
-func explainDestination(b *strings.Builder, r *config.Route) {
+func explainDestination(b *strings.Builder, r *config.Route, currency string) {
 	fmt.Fprintf(b, "\n%s, timeout %s\n", destination(r), forever(r.Timeout))
+	if len(r.Models) > 0 && !billed(r) {
+		b.WriteString("  answered from the configuration: no upstream is called and nothing is charged\n")
+		return
+	}
 	switch {
 	case r.Upstream != nil:
 		for _, e := range r.Upstream.Endpoints {
@@ -180,11 +187,20 @@ func explainDestination(b *strings.Builder, r *config.Route) {
 			for _, t := range m.Targets {
 				fmt.Fprintf(b, "    %s\n", target(t))
 			}
+			for _, line := range priceLines(m, currency) {
+				fmt.Fprintf(b, "    %s\n", line)
+			}
+			fmt.Fprintf(b, "    a call that does not say how much it wants is held for %d output tokens\n", m.MaxOutput)
 		}
 		if r.Durability == "batch" {
-			fmt.Fprintln(b, "  batch: a power cut can lose what was charged in the last 50 ms")
+			fmt.Fprintln(b, "  durability = batch: a power cut can lose what was charged in the last 50 ms")
 		} else {
-			fmt.Fprintln(b, "  sync: the intent is on disk before the upstream is called; a power cut loses no charge")
+			fmt.Fprintln(b, "  durability = sync: the intent is on disk before the upstream is called; a power cut loses no charge")
 		}
+		fmt.Fprintf(b, "  on_disconnect = %s: %s\n", r.OnDisconnect, map[string]string{
+			"bill_delivered": "a client that leaves pays for what it was sent",
+			"drain":          "a client that leaves pays for the whole answer, which is read to its end",
+			"void":           "a client that leaves pays nothing",
+		}[r.OnDisconnect])
 	}
 }

@@ -27,7 +27,7 @@ func TestExplain(t *testing.T) {
 		{"fallback", []string{"POST", "/items/7"}, 0, []string{"route.rest: /"}, nil},
 		{"canonical", []string{"GET", "/a/../items/%37"}, 0, []string{"The path is taken as /items/7.\n", "route.items"}, nil},
 		{"refused path", []string{"GET", "/a%2fb"}, 0, []string{"400 Bad Request"}, []string{"route."}},
-		{"other port", []string{"GET", "http://localhost:81/items/7"}, 0, []string{"No listener answers at http://localhost:81."}, nil},
+		{"other port", []string{"GET", "http://localhost:81/items/7"}, 0, []string{"No listener answers at http://localhost:81. There are:\n  listener public (:8080), cleartext\n"}, nil},
 		{"not a URL", []string{"GET", "items"}, 1, nil, nil},
 		{"not a header", []string{"-H", "x", "GET", "/items"}, 1, nil, nil},
 	} {

@@ -52,6 +52,11 @@ func plan(c *config.Config) []string {
 	if c.Admin != nil {
 		say(0, "admin on %s, %s", c.Admin.Address, either(c.Admin.ClientCA != "", "TLS with client certificates", "cleartext with a token"))
 	}
+	log := c.Telemetry
+	say(0, "log at level %s as %s, access log %s, metrics %s", log.LogLevel, log.LogFormat, either(log.AccessLog, "on", "off"), either(log.Metrics && c.Admin != nil, "on", "off"))
+	if log.TraceEndpoint != "" {
+		say(0, "traces of %g of requests to %s", log.TraceRatio, log.TraceEndpoint)
+	}
 	for _, s := range c.Secrets {
 		say(0, "secret %s from %s", s.Name, s.Source)
 	}
@@ -73,19 +78,27 @@ func plan(c *config.Config) []string {
 		for _, h := range u.Headers {
 			say(1, "sets %s%s", h.Name, either(h.Secret, " to a secret", ""))
 		}
+		say(1, "waits %s to connect, %s for the first byte, %s between two", duration(u.Timeouts.Connect), duration(u.Timeouts.FirstByte), duration(u.Timeouts.Idle))
+		if u.Retry.Attempts > 1 {
+			say(1, "tries again on %s", strings.Join(u.Retry.On, ", "))
+		}
+		if u.Health.Path != "" {
+			say(1, "asks for %s every %s", u.Health.Path, duration(u.Health.Interval))
+		}
+		if u.Health.Failures > 0 {
+			say(1, "leaves an endpoint alone for %s after %d failures in a row", duration(u.Health.Eject), u.Health.Failures)
+		}
 	}
 	for _, m := range c.Models {
-		say(0, "model %s: at most %d output tokens, %s", m.Name, m.MaxOutput, either(len(m.Prices) == 0, "free", "priced"))
+		say(0, "model %s: at most %d output tokens", m.Name, m.MaxOutput)
 		for _, t := range m.Targets {
 			say(1, "%s", target(t))
 		}
-		for _, p := range m.Prices {
-			say(1, "price %s: %s", p.Name, prices(p.Per, p.Set))
-			for _, t := range p.Tiers {
-				say(2, "above %d prompt tokens: %s", t.Above, prices(t.Per, t.Set))
-			}
+		for _, line := range priceLines(m, c.Ledger.Currency) {
+			say(1, "%s", line)
 		}
 	}
+	var passing []string // where a fault lets requests pass
 	for _, r := range bySpecificity(c.Routes) {
 		say(0, "route %s: %s on %s%s", r.Name, r.Pattern, listeners(r), either(r.When != nil, ", conditional", ""))
 		if r.When != nil {
@@ -95,9 +108,13 @@ func plan(c *config.Config) []string {
 		for _, stages := range r.Chain() {
 			for _, s := range stages {
 				say(1, "%s: %s%s", s.Phase, s, either(s.Allow, " (a fault lets the request pass: on_error = allow)", ""))
+				if s.Allow {
+					passing = append(passing, fmt.Sprintf("%s on route %s", s, r.Name))
+				}
 			}
 		}
 	}
+	say(0, "a fault lets requests pass (on_error = allow) at: %s", none(strings.Join(passing, "; ")))
 	return out
 }
 
@@ -234,8 +251,40 @@ func destination(r *config.Route) string {
 	for _, m := range r.Models {
 		names = append(names, m.Name)
 	}
-	return fmt.Sprintf("%s %s with models %s, durability %s, on_disconnect %s, replay %s", r.Format, r.Operation, strings.Join(names, ", "), r.Durability, r.OnDisconnect,
-		either(r.Replay == 0, "off", duration(r.Replay)))
+	s := fmt.Sprintf("%s %s with models %s", r.Format, r.Operation, strings.Join(names, ", "))
+	if billed(r) {
+		s += fmt.Sprintf(", durability %s, on_disconnect %s, replay %s", r.Durability, r.OnDisconnect, either(r.Replay == 0, "off", duration(r.Replay)))
+	}
+	return s
+}
+
+// billed reports whether calls by a route consume what models cost.
+func billed(r *config.Route) bool {
+	for _, f := range formats() {
+		if op, ok := f.Operation(r.Pattern.Method(), r.Pattern.Path()); ok && f.Name() == r.Format {
+			return op.Billed
+		}
+	}
+	return false
+}
+
+// priceLines describe what a model costs.
+func priceLines(m *config.Model, currency string) []string {
+	if len(m.Prices) == 0 {
+		return []string{"free: it has no price"}
+	}
+	var lines []string
+	for _, p := range m.Prices {
+		since := ""
+		if !p.Effective.IsZero() {
+			since = " from " + p.Effective.UTC().Format(time.RFC3339)
+		}
+		lines = append(lines, fmt.Sprintf("price in %s%s: %s", currency, since, prices(p.Per, p.Set)))
+		for _, t := range p.Tiers {
+			lines = append(lines, fmt.Sprintf("  above %d prompt tokens: %s", t.Above, prices(t.Per, t.Set)))
+		}
+	}
+	return lines
 }
 
 func target(t *config.Target) string {

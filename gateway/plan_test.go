@@ -9,9 +9,13 @@ func TestPlan(t *testing.T) {
 	t.Parallel()
 	code, out, errs := command(t, "", "plan", smallFolder(t))
 	want := `gateway postern, state memory, ledger in USD (holds for 10m, entries for 400d)
+log at level info as json, access log on, metrics off
 listener public on :8080: http1 http2, cleartext
 upstream app: http1, round_robin, 2 attempts
   http://127.0.0.1:9000
+  waits 5s to connect, 30s for the first byte, 1m between two
+  tries again on connect
+  leaves an endpoint alone for 10s after 5 failures in a row
 route beta: GET /items/{name} on public, conditional
   when request.headers["x-beta"] == "1"
   answers 204 itself, timeout 5m
@@ -20,6 +24,7 @@ route items: GET /items/{id} on public
   authorize: policy.json require accepts_json
 route rest: / on public
   answers 404 itself, timeout 5m
+a fault lets requests pass (on_error = allow) at: none
 `
 	if code != 0 || out != want || errs != "" {
 		t.Errorf("%d %s\n%s", code, errs, out)
@@ -32,7 +37,9 @@ func TestPlanAgainst(t *testing.T) {
 	text := strings.Replace(small, "127.0.0.1:9000", "127.0.0.1:9001", 1) + "admin {\n  address = \"127.0.0.1:9901\"\n  token   = secret.t\n}\nsecret \"t\" {\n  env = \"TOKEN\"\n}\n"
 	next := folder(t, map[string]string{"config.hcl": text, "policies/json.hcl": smallPolicy})
 	code, out, errs := command(t, "", "plan", "-against", old, next)
-	want := `+ admin on 127.0.0.1:9901, cleartext with a token
+	want := `- log at level info as json, access log on, metrics off
++ admin on 127.0.0.1:9901, cleartext with a token
++ log at level info as json, access log on, metrics on
 + secret t from environment variable TOKEN
   upstream app: http1, round_robin, 2 attempts
 -   http://127.0.0.1:9000
