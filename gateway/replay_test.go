@@ -536,3 +536,35 @@ func TestIdempotencyKeyStoreRefuses(t *testing.T) {
 	}
 	n.verify(t)
 }
+
+// TestIdempotencyKeyHTTP3ClientLeaves: a stream that is reset is as good as a connection that is cut.
+func TestIdempotencyKeyHTTP3ClientLeaves(t *testing.T) {
+	t.Parallel()
+	n := start(t, nil)
+	account, key := n.customer(t, "10")
+	c := n.client(t, "http3")
+	reached, open := n.gate.stop(3)
+	defer open()
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	resp, err := n.begin(t, ctx, c, key, question("small", true), "Idempotency-Key", "k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-reached
+	leave()
+	resp.Body.Close()
+	if list := n.settled(t, account); len(list) != 1 || !list[0].usage.Estimated {
+		t.Errorf("charges %+v", list)
+	}
+	open()
+	var got string
+	waitFor(t, "the first call to be over", func() bool {
+		got = refusal(t, n.ask(t, c, key, question("small", true), "Idempotency-Key", "k"))
+		return got != "409 idempotency_in_progress"
+	})
+	if calls := n.sandbox.Stats().Requests; got != "409 idempotency_unknown" || calls != 1 || len(n.charges(t, account)) != 1 {
+		t.Errorf("%s, %d calls, %d charges", got, calls, len(n.charges(t, account)))
+	}
+	n.verify(t)
+}
