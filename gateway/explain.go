@@ -102,6 +102,7 @@ func (c *explainCommand) onListener(b *strings.Builder, cfg *config.Config, l *c
 		entries = append(entries, route.Entry[*config.Route]{Pattern: r.Pattern, Value: r})
 	}
 	var tried []string
+	failed := false // a condition that fails ends the search, as it does in the server
 	accept := func(r *config.Route) bool {
 		if r.When == nil {
 			return true
@@ -110,17 +111,21 @@ func (c *explainCommand) onListener(b *strings.Builder, cfg *config.Config, l *c
 		ok, err := r.When.Bool(x)
 		switch {
 		case err != nil:
-			tried = append(tried, fmt.Sprintf("  route.%s matches, but its condition fails: %s", r.Name, err))
+			tried = append(tried, fmt.Sprintf("500 Internal Server Error: route.%s matches, and its condition fails: %s", r.Name, err))
+			failed = true
 		case !ok:
 			tried = append(tried, fmt.Sprintf("  route.%s matches, but not when %s", r.Name, r.When.Source()))
 		}
-		return ok && err == nil
+		return ok || failed
 	}
 	table := route.NewTable(entries)
 	var params route.Params
 	r, ok := table.Match(x.Request.Method, x.Request.Authority, x.Request.Path, &params, accept)
 	for _, line := range tried {
 		fmt.Fprintln(b, line)
+	}
+	if failed {
+		return
 	}
 	if !ok {
 		if allowed := table.Allowed(x.Request.Authority, x.Request.Path, accept); len(allowed) > 0 {

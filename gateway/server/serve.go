@@ -79,21 +79,29 @@ func (s *snapshot) match(x *exchange.Exchange, params *route.Params) (*served, *
 		return nil, notFound()
 	}
 	q := &x.Request
+	var failure error
 	accept := func(r *served) bool {
-		if r.When == nil {
+		if r.When == nil || failure != nil {
 			return true
 		}
 		x.Route = r.Name
-		holds, err := r.When.Bool(x)
-		return err == nil && holds
+		var holds bool
+		holds, failure = r.When.Bool(x)
+		return holds || failure != nil // a condition that fails ends the search: what it guards may not fall to another route
 	}
 	r, ok := table.Match(q.Method, q.Authority, q.Path, params, accept)
-	if ok {
+	if ok && failure == nil {
 		return r, nil
 	}
+	var allowed []string
+	if failure == nil {
+		allowed = table.Allowed(q.Authority, q.Path, accept)
+	}
 	x.Route = ""
-	if allowed := table.Allowed(q.Authority, q.Path, accept); len(allowed) > 0 {
-		x.Route = ""
+	switch {
+	case failure != nil:
+		return nil, &exchange.Problem{Status: 500, Code: "route_condition_failed", Title: "It could not be decided where the request goes."}
+	case len(allowed) > 0:
 		return nil, &exchange.Problem{Status: 405, Code: "method_not_allowed", Title: "The method is not served at this address.",
 			Header: exchange.Header{{Name: "allow", Value: strings.Join(allowed, ", ")}}}
 	}

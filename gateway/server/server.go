@@ -113,6 +113,9 @@ func New(ctx context.Context, c Config, cfg *config.Config) (_ *Server, err erro
 		return nil, errors.Join(err, s.listeners.Shutdown(ctx))
 	}
 	s.telemetry.Metrics.Reload(true)
+	if r := s.ledger.Recovered(); r.Intents > 0 {
+		s.telemetry.Log.WarnContext(ctx, "calls under way when the last run ended were settled by their checkpoints", "calls", r.Intents, "amount", r.Amount.String())
+	}
 	s.telemetry.Log.InfoContext(ctx, "serving", "listeners", strings.Join(s.addresses(), " "))
 	return s, nil
 }

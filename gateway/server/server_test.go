@@ -57,6 +57,15 @@ route "inside" {
   }
 }
 
+route "fault" {
+  listener = listener.public
+  match    = "GET /tools/fault"
+  when     = 1 / length(request.query) > 0
+  respond {
+    body = "fault"
+  }
+}
+
 route "post" {
   listener = listener.public
   match    = "POST /tools/{name}"
@@ -149,6 +158,7 @@ func TestRouting(t *testing.T) {
 		{method: "HEAD", path: "/tools/a", status: 200},
 		{method: "POST", path: "/tools/a", status: 201, field: "x-made", value: "yes"},
 		{method: "PUT", path: "/tools/a", status: 405, field: "allow", value: "GET, HEAD, POST"},
+		{method: "GET", path: "/tools/fault", status: 500},
 		{method: "GET", path: "/nowhere", status: 404, field: "content-type", value: "application/problem+json"},
 	} {
 		r := ask(s, c.method, c.path, c.header)
