@@ -108,6 +108,10 @@ var exercised = map[string]string{
 	"bin/postern explain POST /v1/chat/completions": "TestReadme",
 	"bin/postern reload":                            "TestReadme",
 
+	`curl -sS "$POSTERN_ADMIN/ready"`: "TestOperate",
+	`curl -sS -H "Authorization: Bearer $(cat data/admin.token)" "$POSTERN_ADMIN/v1/status"`: "TestOperate",
+	`curl -sS -H "Authorization: Bearer $(cat data/admin.token)" "$POSTERN_ADMIN/metrics"`:   "TestOperate",
+
 	"mkdir greet && cd greet": "TestOutside",
 	"go mod init greet":       "TestOutside",
 	"go mod edit -require github.com/postern-gateway/postern@v0.1.0 -replace github.com/postern-gateway/postern=../postern": "TestOutside",
