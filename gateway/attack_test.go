@@ -4,12 +4,17 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +24,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/server"
+	"github.com/postern-gateway/postern/gateway/telemetry"
 )
 
 // villain plays a model provider that a test writes the answers of, and keeps what it was asked.
@@ -632,4 +639,209 @@ func clipped(s string) string {
 		return s[:300] + " ... " + s[len(s)-300:]
 	}
 	return s
+}
+
+// TestRequestsReachTheUpstreamWhole: what is sent to confuse two readers of one connection is refused, or reaches the
+// upstream as exactly one request, by the one canonical path that policies saw.
+func TestRequestsReachTheUpstreamWhole(t *testing.T) {
+	t.Parallel()
+	address, heads := scripted(t, func(string) string { return "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine" })
+	n := start(t, plain(address))
+	for name, text := range map[string]string{
+		"length and chunks":   "POST /plain/ HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /plain/evil HTTP/1.1\r\nHost: a\r\n\r\n",
+		"chunks in disguise":  "POST /plain/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\nContent-Length: 4\r\n\r\nGET /plain/evil HTTP/1.1\r\nHost: a\r\n\r\n",
+		"two lengths":         "POST /plain/ HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 40\r\n\r\nGET /plain/evil HTTP/1.1\r\nHost: a\r\n\r\n",
+		"a blank in a name":   "POST /plain/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\nGET /plain/evil HTTP/1.1\r\nHost: a\r\n\r\n",
+		"a lone LF":           "GET /plain/ HTTP/1.1\nHost: a\nX: b\n\nGET /plain/evil HTTP/1.1\r\nHost: a\r\n\r\n",
+		"a CR in a field":     "GET /plain/ HTTP/1.1\r\nHost: a\r\nX-A: a\rGET /plain/evil HTTP/1.1\r\n\r\n",
+		"two hosts":           "GET /plain/evil HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+		"no host":             "GET /plain/evil HTTP/1.1\r\n\r\n",
+		"a host with a path":  "GET /plain/evil HTTP/1.1\r\nHost: a/b\r\n\r\n",
+		"dots":                "GET /plain/../evil HTTP/1.1\r\nHost: a\r\n\r\n",
+		"escaped dots":        "GET /plain/%2e%2e/evil HTTP/1.1\r\nHost: a\r\n\r\n",
+		"escaped slash":       "GET /plain/..%2fevil HTTP/1.1\r\nHost: a\r\n\r\n",
+		"backslash":           "GET /plain/..\\evil HTTP/1.1\r\nHost: a\r\n\r\n",
+		"parameters":          "GET /plain/..;/../evil HTTP/1.1\r\nHost: a\r\n\r\n",
+		"escaped line end":    "GET /plain/%0d%0aevil HTTP/1.1\r\nHost: a\r\n\r\n",
+		"escaped NUL":         "GET /plain/%00evil HTTP/1.1\r\nHost: a\r\n\r\n",
+		"overlong dot":        "GET /plain/%c0%ae%c0%ae/evil HTTP/1.1\r\nHost: a\r\n\r\n",
+		"absolute elsewhere":  "GET http://evil/plain/ HTTP/1.1\r\nHost: a\r\n\r\n",
+		"absolute ftp":        "GET ftp://a/plain/evil HTTP/1.1\r\nHost: a\r\n\r\n",
+		"CONNECT":             "CONNECT evil:443 HTTP/1.1\r\nHost: evil:443\r\n\r\n",
+		"asterisk":            "OPTIONS * HTTP/1.1\r\nHost: a\r\nX-A: evil\r\n\r\n",
+		"h2c":                 "GET /plain/ HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: evil\r\n\r\n",
+		"a field by name":     "GET /plain/ HTTP/1.1\r\nHost: a\r\nConnection: X-Forwarded-For, close\r\nX_Forwarded_For: evil\r\nForwarded: for=evil\r\nX-Forwarded-For: evil\r\nX-Real-IP: evil\r\nPostern-Account: evil\r\nPostern_Account: evil\r\n\r\n",
+		"version":             "GET /plain/evil HTTP/1.2\r\nHost: a\r\n\r\n",
+		"a body for GET":      "GET /plain/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nGET /plain/evil HTTP/1.1\r\nHost: a\r\n\r\n",
+		"a chunk's extension": "POST /plain/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;a=\nGET /plain/evil HTTP/1.1\r\n\r\n",
+		"a chunk's size":      "POST /plain/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0x1\r\nGET /plain/evil HTTP/1.1\r\n\r\n",
+	} {
+		_ = n.rawHalf(t, text) // it waits for nothing that does not come
+		for _, head := range heads() {
+			if strings.Contains(head, "evil") {
+				t.Errorf("%s: the upstream got %q", name, head)
+			}
+		}
+		if t.Failed() {
+			return
+		}
+	}
+	if got := n.raw(t, "GET /plain/a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasSuffix(got, "fine") {
+		t.Errorf("an ordinary request: %q", clipped(got))
+	}
+}
+
+// rawHalf is raw for a client that says it sends no more.
+func (n *node) rawHalf(t *testing.T, text string) string {
+	t.Helper()
+	conn, err := net.Dial("tcp", n.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_, _ = io.WriteString(conn, text)
+	_ = conn.(*net.TCPConn).CloseWrite()
+	b, _ := io.ReadAll(io.LimitReader(conn, 4<<20))
+	return string(b)
+}
+
+// TestNothingPersonalIsWritten: with the log at its most talkative, neither it nor the metrics hold anything of what
+// people send: keys, prompts, answers, addresses, names of models that they made up.
+func TestNothingPersonalIsWritten(t *testing.T) {
+	t.Parallel()
+	const canary = "canary4711"
+	p := &villain{}
+	origin := httptest.NewServer(p)
+	t.Cleanup(origin.Close)
+	n := &node{dir: workdir(t, nil), vars: map[string]string{"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "sandbox": origin.URL}}
+	cfg, err := n.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log syncBuffer
+	tel, err := telemetry.New(t.Context(), telemetry.Config{Output: &log, LogLevel: "debug", LogFormat: "text"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n.Server, err = server.New(t.Context(), server.Config{Backends: backends(), Formats: formats(), ABIs: abis(), Telemetry: tel}, cfg); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = n.Shutdown(context.Background()) })
+	n.url = "https://" + n.Addresses()["public"].String()
+	n.roots = x509.NewCertPool()
+	pem, err := os.ReadFile(filepath.Join(n.dir, "data", "tls", "ca.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.roots.AppendCertsFromPEM(pem)
+	account, key := n.customer(t, "100")
+	user := func(content string) string {
+		return `{"model":"small","messages":[{"role":"user","content":"` + content + `"}]}`
+	}
+	words := []string{canary, key, "jane@example.com", account}
+	for name, answer := range map[string]http.HandlerFunc{
+		"echo": func(w http.ResponseWriter, _ *http.Request) {
+			complete(w, canary, `{"prompt_tokens":5,"completion_tokens":1}`)
+		},
+		"refuses": func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(500)
+			fmt.Fprintf(w, `{"error":{"message":"%s"}}`, canary)
+		},
+		"denies": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("x-request-id", canary)
+			w.WriteHeader(401)
+			fmt.Fprint(w, canary)
+		},
+		"codes": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("content-encoding", canary)
+			fmt.Fprint(w, canary)
+		},
+		"breaks": func(w http.ResponseWriter, _ *http.Request) {
+			c, b, _ := http.NewResponseController(w).Hijack()
+			fmt.Fprintf(b, "HTTP/1.1 2%s OK\r\n%s\r\n\r\n", canary, canary)
+			_ = b.Flush()
+			_ = c.Close()
+		},
+		"odd field": func(w http.ResponseWriter, _ *http.Request) {
+			c, b, _ := http.NewResponseController(w).Hijack()
+			fmt.Fprintf(b, "HTTP/1.1 200 OK\r\nX(%s): 1\r\nContent-Length: %s\r\n\r\n", canary, canary)
+			_ = b.Flush()
+			_ = c.Close()
+		},
+	} {
+		p.answer = answer
+		for _, body := range []string{
+			user(canary + " jane@example.com"), user(canary) + "}", `{"` + canary + `":` + canary, `{"model":"` + canary + `","messages":[]}`,
+			`{"model":"small","` + canary + `":1,"` + canary + `":2,"messages":[]}`, `{"model":"small","stream":"` + canary + `","messages":[]}`, canary,
+		} {
+			for _, k := range []string{key, "pstn_" + canary, ""} {
+				r, _ := http.NewRequestWithContext(t.Context(), "POST", n.url+"/v1/chat/completions?key="+canary, strings.NewReader(body))
+				r.Header.Set("Authorization", "Bearer "+k)
+				r.Header.Set("X-Api-Key", canary)
+				r.Header.Set("Cookie", canary)
+				r.Header.Set("User-Agent", canary)
+				r.Header.Set("X-Forwarded-For", canary)
+				r.Header.Set("Forwarded", "for="+canary)
+				r.Header.Set("Traceparent", canary)
+				r.Header.Set("Idempotency-Key", canary)
+				resp, err := n.client(t, "http1").Do(r)
+				if err != nil {
+					t.Fatal(name, err)
+				}
+				b, _ := io.ReadAll(resp.Body)
+				_ = resp.Body.Close()
+				if strings.Contains(string(b), key) || strings.Contains(string(b), account) {
+					t.Errorf("%s: the answer tells %s", name, b)
+				}
+			}
+		}
+		for _, path := range []string{"/" + canary, "/v1/models/" + canary, "/v1/chat/completions/" + canary, "/%00" + canary} {
+			r, _ := http.NewRequestWithContext(t.Context(), canary, n.url+path, http.NoBody)
+			if resp, err := n.client(t, "http1").Do(r); err == nil {
+				_ = resp.Body.Close()
+			}
+		}
+	}
+	for _, a := range p.asks {
+		for name, values := range a.header {
+			if strings.Contains(strings.Join(values, " "), canary) || strings.Contains(strings.Join(values, " "), key) {
+				t.Errorf("the provider got %s: %s", name, values)
+			}
+		}
+		if strings.Contains(a.target, canary) || strings.Contains(a.body, key) || strings.Contains(a.body, account) {
+			t.Errorf("the provider got %s %s", a.target, a.body)
+		}
+	}
+	scrape := httptest.NewRecorder()
+	tel.Metrics.Handler().ServeHTTP(scrape, httptest.NewRequest("GET", "/metrics", http.NoBody))
+	for _, word := range words {
+		if i := strings.Index(log.String(), word); i >= 0 {
+			t.Errorf("the log holds %s: %s", word, clipped(log.String()[max(0, i-300):min(len(log.String()), i+100)]))
+		}
+		if strings.Contains(scrape.Body.String(), word) {
+			t.Errorf("the metrics hold %s", word)
+		}
+	}
+	if log.String() == "" || scrape.Body.Len() == 0 {
+		t.Error("nothing was written at all")
+	}
+}
+
+// syncBuffer is a buffer that several goroutines write.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
 }

@@ -166,13 +166,13 @@ func (c *call) answer(ctx context.Context, resp *upstream.Response) error {
 	}
 	served := resp.Status >= 200 && resp.Status < 300
 	body := resp.Body
-	switch coding := strings.ToLower(resp.Header.Get("content-encoding")); coding {
+	switch strings.ToLower(resp.Header.Get("content-encoding")) {
 	case "", "identity":
 	case "gzip":
 		body = &unzipped{Body: body}
 		resp.Length = -1
 	default:
-		c.f.log.Error("upstream compressed unasked", "exchange", x.ID, "upstream", x.Upstream, "coding", coding)
+		c.f.log.Error("upstream compressed unasked", "exchange", x.ID, "upstream", x.Upstream)
 		return problemOf(&upstream.Error{Kind: upstream.Invalid})
 	}
 	h := slices.DeleteFunc(resp.Header, func(field exchange.Field) bool { return !modelResponse(field.Name) })

@@ -103,8 +103,8 @@ func (a *attempt) do(parent context.Context) (*Response, error) {
 	case status < 200 || status > 599: // RFC 9110 section 15: not valid
 		return nil, a.fail(Invalid, Begun, fmt.Errorf("answered with the status %d", status))
 	}
-	if name, ok := sound(a.resp.Header); !ok {
-		return nil, a.fail(Invalid, Begun, fmt.Errorf("answered with a field that can not be passed on: %.40q", name))
+	if !sound(a.resp.Header) {
+		return nil, a.fail(Invalid, Begun, errors.New("answered with a field that can not be passed on"))
 	}
 	return a.response(), nil
 }
@@ -235,9 +235,9 @@ func (a *attempt) broken(err error, sent Sent) *Error {
 	case cause != nil:
 		return a.fail(Canceled, sent, cause)
 	case isInvalid(err):
-		return a.fail(Invalid, sent, err)
+		return a.fail(Invalid, sent, unquoted(err))
 	}
-	return a.fail(Reset, sent, err)
+	return a.fail(Reset, sent, unquoted(err))
 }
 
 // finish ends the attempt: nothing of it runs afterwards. whole says that the response was read to its end.

@@ -40,28 +40,37 @@ func hopByHop(name string) bool {
 	return false
 }
 
-// sound reports whether every field can be passed on, and else the name of one that can not. The transport takes names of
-// nearly any octets. White space between a name and its colon is not part of the name and is removed (RFC 9112 section 5.1).
-func sound(h http.Header) (name string, ok bool) {
+// sound reports whether every field can be passed on: the transport takes names of nearly any octets. White space between
+// a name and its colon is not part of the name and is removed (RFC 9112 section 5.1).
+func sound(h http.Header) bool {
 	for name, values := range h {
 		if trimmed := strings.TrimRight(name, " \t"); trimmed != name {
 			delete(h, name)
 			name = textproto.CanonicalMIMEHeaderKey(trimmed)
 			if name == "Content-Length" || name == "Transfer-Encoding" {
-				return name, false // the transport did not see it, and framed the message by something else
+				return false // the transport did not see it, and framed the message by something else
 			}
 			h[name] = append(h[name], values...)
 		}
 		if !httpguts.ValidHeaderFieldName(name) {
-			return name, false
+			return false
 		}
 		for _, v := range values {
 			if !httpguts.ValidHeaderFieldValue(v) {
-				return name, false
+				return false
 			}
 		}
 	}
-	return "", true
+	return true
+}
+
+// unquoted is a transport's error without what it quotes of the answer: errors are logged, and that can be anybody's data.
+func unquoted(err error) error {
+	text, _, quotes := strings.Cut(err.Error(), `"`)
+	if !quotes {
+		return err
+	}
+	return errors.New(strings.TrimRight(text, " :"))
 }
 
 // incoming makes the gateway's header of a transport's: without what ends at this hop, ordered by name because the
