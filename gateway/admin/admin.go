@@ -114,7 +114,8 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // person's help (DNS rebinding), and no browser has business here.
 func (a *API) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Origin") != "" || strings.HasPrefix(r.Header.Get("Sec-Fetch-Site"), "cross") {
+		// A page whose name was made to point here is of the same site for its browser.
+		if site := r.Header.Get("Sec-Fetch-Site"); r.Header.Get("Origin") != "" || site != "" && site != "none" {
 			problem(w, http.StatusForbidden, "browser", "The admin API is not for browsers.")
 			return
 		}

@@ -199,7 +199,9 @@ func TestGuard(t *testing.T) {
 		}
 		problemIn(t, o.do(t, method, path, "{}", "Origin", "https://elsewhere.example"), 403, "browser")
 		problemIn(t, o.do(t, method, path, "{}", "Origin", "null"), 403, "browser")
-		problemIn(t, o.do(t, method, path, "{}", "Sec-Fetch-Site", "cross-site"), 403, "browser")
+		for _, site := range []string{"cross-site", "same-site", "same-origin", "Cross-Site"} {
+			problemIn(t, o.do(t, method, path, "{}", "Sec-Fetch-Site", site), 403, "browser")
+		}
 	}
 	if list, err := o.server.Storage().Accounts.List(t.Context()); err != nil || len(list) != 0 {
 		t.Errorf("accounts were made: %v %v", list, err)
