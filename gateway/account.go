@@ -31,9 +31,9 @@ type accountCreate struct {
 
 // Run makes an account and prints its id.
 func (c *accountCreate) Run(a *App) error {
-	return a.with(c.place, false, func(o *operator) error {
+	return a.with(c.place, false, func(o *admin.Client) error {
 		var made admin.Account
-		if err := o.call(a.Context, http.MethodPost, "/v1/accounts", map[string]string{"name": c.Name}, &made); err != nil {
+		if err := o.Call(a.Context, http.MethodPost, "/v1/accounts", map[string]string{"name": c.Name}, &made); err != nil {
 			return err
 		}
 		_, err := fmt.Fprintln(a.Stdout, made.ID)
@@ -48,9 +48,9 @@ type accountList struct {
 
 // Run lists accounts.
 func (c *accountList) Run(a *App) error {
-	return a.with(c.place, false, func(o *operator) error {
+	return a.with(c.place, false, func(o *admin.Client) error {
 		var list []admin.Account
-		if err := o.call(a.Context, http.MethodGet, "/v1/accounts", nil, &list); err != nil {
+		if err := o.Call(a.Context, http.MethodGet, "/v1/accounts", nil, &list); err != nil {
 			return err
 		}
 		return a.print(c.JSON, list, func(w *tabwriter.Writer) {
@@ -72,13 +72,13 @@ type keyCreate struct {
 
 // Run makes a key and prints its secret.
 func (c *keyCreate) Run(a *App) error {
-	return a.with(c.place, false, func(o *operator) error {
+	return a.with(c.place, false, func(o *admin.Client) error {
 		in := map[string]any{"name": c.Name, "scopes": c.Scope}
 		if c.Expires > 0 {
 			in["expires"] = time.Now().Add(c.Expires)
 		}
 		var made admin.Key
-		if err := o.call(a.Context, http.MethodPost, "/v1/accounts/"+url.PathEscape(c.Account)+"/keys", in, &made); err != nil {
+		if err := o.Call(a.Context, http.MethodPost, "/v1/accounts/"+url.PathEscape(c.Account)+"/keys", in, &made); err != nil {
 			return err
 		}
 		_, err := fmt.Fprintln(a.Stdout, made.Secret)
@@ -94,9 +94,9 @@ type keyList struct {
 
 // Run lists an account's keys.
 func (c *keyList) Run(a *App) error {
-	return a.with(c.place, false, func(o *operator) error {
+	return a.with(c.place, false, func(o *admin.Client) error {
 		var list []admin.Key
-		if err := o.call(a.Context, http.MethodGet, "/v1/accounts/"+url.PathEscape(c.Account)+"/keys", nil, &list); err != nil {
+		if err := o.Call(a.Context, http.MethodGet, "/v1/accounts/"+url.PathEscape(c.Account)+"/keys", nil, &list); err != nil {
 			return err
 		}
 		return a.print(c.JSON, list, func(w *tabwriter.Writer) {
@@ -116,9 +116,9 @@ type keyRevoke struct {
 
 // Run revokes a key.
 func (c *keyRevoke) Run(a *App) error {
-	return a.with(c.place, false, func(o *operator) error {
+	return a.with(c.place, false, func(o *admin.Client) error {
 		var k admin.Key
-		if err := o.call(a.Context, http.MethodDelete, "/v1/accounts/"+url.PathEscape(c.Account)+"/keys/"+url.PathEscape(c.Key), nil, &k); err != nil {
+		if err := o.Call(a.Context, http.MethodDelete, "/v1/accounts/"+url.PathEscape(c.Account)+"/keys/"+url.PathEscape(c.Key), nil, &k); err != nil {
 			return err
 		}
 		_, err := fmt.Fprintf(a.Stdout, "revoked %s\n", k.ID)

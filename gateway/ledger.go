@@ -33,10 +33,10 @@ func (c *ledgerCredit) Run(a *App) error {
 	if err != nil {
 		return err
 	}
-	return a.with(c.place, false, func(o *operator) error {
+	return a.with(c.place, false, func(o *admin.Client) error {
 		var e admin.Entry
 		in := map[string]any{"amount": amount, "key": c.Key, "note": c.Note}
-		if err := o.call(a.Context, http.MethodPost, "/v1/accounts/"+url.PathEscape(c.Account)+"/credits", in, &e); err != nil {
+		if err := o.Call(a.Context, http.MethodPost, "/v1/accounts/"+url.PathEscape(c.Account)+"/credits", in, &e); err != nil {
 			return err
 		}
 		_, err := fmt.Fprintf(a.Stdout, "credited %s, balance %s\n", e.Amount, e.Balance)
@@ -52,15 +52,15 @@ type ledgerBalance struct {
 
 // Run shows balances.
 func (c *ledgerBalance) Run(a *App) error {
-	return a.with(c.place, false, func(o *operator) error {
+	return a.with(c.place, false, func(o *admin.Client) error {
 		var list []*admin.Balance
 		if c.Account == "" {
-			if err := o.call(a.Context, http.MethodGet, "/v1/ledger", nil, &list); err != nil {
+			if err := o.Call(a.Context, http.MethodGet, "/v1/ledger", nil, &list); err != nil {
 				return err
 			}
 		} else {
 			b := new(admin.Balance)
-			if err := o.call(a.Context, http.MethodGet, "/v1/accounts/"+url.PathEscape(c.Account)+"/balance", nil, b); err != nil {
+			if err := o.Call(a.Context, http.MethodGet, "/v1/accounts/"+url.PathEscape(c.Account)+"/balance", nil, b); err != nil {
 				return err
 			}
 			list = append(list, b)
@@ -84,10 +84,10 @@ type ledgerEntries struct {
 
 // Run lists entries.
 func (c *ledgerEntries) Run(a *App) error {
-	return a.with(c.place, false, func(o *operator) error {
+	return a.with(c.place, false, func(o *admin.Client) error {
 		var list []admin.Entry
 		q := url.Values{"from": {strconv.FormatUint(c.From, 10)}, "limit": {strconv.Itoa(c.Limit)}}
-		if err := o.call(a.Context, http.MethodGet, "/v1/accounts/"+url.PathEscape(c.Account)+"/entries?"+q.Encode(), nil, &list); err != nil {
+		if err := o.Call(a.Context, http.MethodGet, "/v1/accounts/"+url.PathEscape(c.Account)+"/entries?"+q.Encode(), nil, &list); err != nil {
 			return err
 		}
 		return a.print(c.JSON, list, func(w *tabwriter.Writer) {
@@ -118,9 +118,9 @@ type ledgerVerify struct {
 
 // Run proves the ledger, and fails when it does not hold.
 func (c *ledgerVerify) Run(a *App) error {
-	return a.with(c.place, false, func(o *operator) error {
+	return a.with(c.place, false, func(o *admin.Client) error {
 		var v admin.Verification
-		if err := o.call(a.Context, http.MethodGet, "/v1/ledger/verify", nil, &v); err != nil {
+		if err := o.Call(a.Context, http.MethodGet, "/v1/ledger/verify", nil, &v); err != nil {
 			return err
 		}
 		err := a.print(c.JSON, v, func(w *tabwriter.Writer) {
