@@ -150,7 +150,7 @@ func (w *way) Account(ctx context.Context, x *exchange.Exchange) {
 		_, err = money{w.server.ledger}.Settle(ctx, x, x.Hold, &x.Usage, nil)
 	}
 	if err != nil {
-		w.server.telemetry.Log.ErrorContext(ctx, "hold left open: it is settled by its checkpoint when it expires", "exchange", x.ID, "hold", x.Hold, "error", err)
+		w.server.telemetry.Log.ErrorContext(ctx, "hold left open for now: it ends as decided when the ledger records again", "exchange", x.ID, "hold", x.Hold, "error", err)
 	}
 }
 
