@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -59,24 +58,6 @@ func commandFolder(t testing.TB) (dir, admin string) {
 	edit(t, path, "127.0.0.1:9901", admin)
 	edit(t, path, "http://127.0.0.1:9902", origin.URL)
 	return dir, admin
-}
-
-// transcript keeps what a command that goes on writes.
-type transcript struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *transcript) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *transcript) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
 }
 
 // running is `postern run` in this process.
