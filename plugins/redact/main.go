@@ -118,7 +118,7 @@ func unreadable(r *postern.Result, st *stage, err error) {
 	case st.pass:
 		r.Meter("unreadable", 1)
 	default:
-		r.Respond(400, "unreadable_body", "The request body can not be looked through for personal data: it has to be JSON or text in UTF-8.")
+		r.Respond(400, "unreadable_body", "The request body can not be looked through for personal data: it has to be JSON or text in UTF-8, and content-type has to say so.")
 	}
 }
 
