@@ -153,15 +153,15 @@ func rewind(b exchange.Body) {
 
 // EndpointStatus is one endpoint as operators see it.
 type EndpointStatus struct {
-	URL         string
-	Usable      bool      // may be picked
-	Healthy     bool      // by active checks; true without them
-	Ejected     time.Time // until when it is ejected for failed exchanges; zero when it is not
-	Failures    int       // failed exchanges in a row
-	Reason      string    // of the last failure; empty when there was none
-	InFlight    int       // exchanges
-	Connections int       // open
-	Idle        int       // of those, unused
-	Requests    uint64    // attempts made
-	Failed      uint64    // attempts that failed
+	URL         string    `json:"url"`
+	Usable      bool      `json:"usable"`           // may be picked
+	Healthy     bool      `json:"healthy"`          // by active checks; true without them
+	Ejected     time.Time `json:"ejected,omitzero"` // until when it is ejected for failed exchanges; zero when it is not
+	Failures    int       `json:"failures"`         // failed exchanges in a row
+	Reason      string    `json:"reason,omitempty"` // of the last failure; empty when there was none
+	InFlight    int       `json:"in_flight"`        // exchanges
+	Connections int       `json:"connections"`      // open
+	Idle        int       `json:"idle"`             // of those, unused
+	Requests    uint64    `json:"requests"`         // attempts made
+	Failed      uint64    `json:"failed"`           // attempts that failed
 }
