@@ -8,9 +8,11 @@ import (
 
 // shift says that offsets from folded on belong to those from original on.
 type shift struct {
-	folded, original int
-	char             bool // it stands behind a character that is shorter folded, not behind one that was left out
+	folded   uint32
+	original uint32 // twice the offset, and 1 more behind a character that is shorter folded, not behind one that was left out
 }
+
+func (s shift) char() bool { return s.original&1 != 0 }
 
 // fold writes text as plain ASCII where characters only look different: digits and letters of full width, as input
 // methods make them, digits of other scripts, the hyphens and blanks that must not break, and nothing for characters that
@@ -37,7 +39,11 @@ func (d *Detector) fold(text []byte) (folded []byte, ok bool) {
 		if c > 0 {
 			d.folded = append(d.folded, byte(c))
 		}
-		d.shifts = append(d.shifts, shift{len(d.folded), i, c > 0})
+		s := shift{uint32(len(d.folded)), uint32(i) << 1}
+		if c > 0 {
+			s.original |= 1
+		}
+		d.shifts = append(d.shifts, s)
 	}
 	return d.folded, true
 }
@@ -84,15 +90,15 @@ func (d *Detector) unfold(finds []Find) {
 	at := shift{}
 	next := 0
 	original := func(offset int, end bool) int {
-		for next < len(d.shifts) && d.shifts[next].folded < offset {
+		for next < len(d.shifts) && int(d.shifts[next].folded) < offset {
 			at = d.shifts[next]
 			next++
 		}
 		// What a value begins behind is not part of it; nor is what takes no room behind its end.
-		for k := next; k < len(d.shifts) && d.shifts[k].folded == offset && (!end || d.shifts[k].char); k++ {
+		for k := next; k < len(d.shifts) && int(d.shifts[k].folded) == offset && (!end || d.shifts[k].char()); k++ {
 			at, next = d.shifts[k], k+1
 		}
-		return at.original + offset - at.folded
+		return int(at.original>>1) + offset - int(at.folded)
 	}
 	for i := range finds {
 		finds[i].Start = original(finds[i].Start, false)

@@ -14,6 +14,9 @@ var (
 	ErrTooMuch = errors.New("the text holds too much personal data")
 )
 
+// maxEdits bounds how many placeholders are put into one text.
+const maxEdits = 50_000
+
 // maxNest bounds JSON texts inside strings of JSON texts: tool arguments that hold a document are two.
 const maxNest = 4
 
@@ -131,6 +134,9 @@ func (r *Redactor) number() error {
 func (r *Redactor) plain(text []byte) error {
 	r.Vault.avoid(text)
 	r.finds = r.Detector.Scan(r.finds[:0], text, 0)
+	if len(r.edits)+len(r.finds) > maxEdits {
+		return ErrTooMuch
+	}
 	for _, f := range r.finds {
 		value, ok := r.Vault.add(f.Kind, text[f.Start:f.End])
 		if !ok {

@@ -127,6 +127,10 @@ func TestTooMuch(t *testing.T) {
 	if err := r.JSON([]byte(b.String() + `one.more@example.com"]`)); !errors.Is(err, ErrTooMuch) {
 		t.Error(err)
 	}
+	r.Vault.Reset()
+	if err := r.JSON([]byte(`["` + strings.Repeat("a@example.com ", maxEdits+1) + `"]`)); !errors.Is(err, ErrTooMuch) {
+		t.Error(err)
+	}
 }
 
 // planted are values for generated texts.
