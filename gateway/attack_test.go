@@ -845,3 +845,90 @@ func (s *syncBuffer) String() string {
 	defer s.mu.Unlock()
 	return s.b.String()
 }
+
+// TestWhoCalls: a call without exactly one key in force, in the one place for it, does not reach the provider; and the key
+// never does.
+func TestWhoCalls(t *testing.T) {
+	t.Parallel()
+	p := new(villain)
+	n := attacked(t, nil, p)
+	account, key := n.customer(t, "10")
+	_, poor := n.customer(t, "0")
+	_, scopeless := n.customer(t, "10", "models:list")
+	disabled, disabledKey := n.customer(t, "10")
+	if err := n.Storage().Accounts.Disable(t.Context(), disabled); err != nil {
+		t.Fatal(err)
+	}
+	revoked, revokedKey := n.customer(t, "10")
+	keys, err := n.Storage().Accounts.ListKeys(t.Context(), revoked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Storage().Accounts.RevokeKey(t.Context(), keys[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	const body = `{"model":"small","messages":[{"role":"user","content":"hi"}]}`
+	for _, protocol := range []string{"http1", "http2", "http3"} {
+		c := n.client(t, protocol)
+		for name, tt := range map[string]struct {
+			header []string // names and values
+			query  string
+			status int // 0: 400 or 401
+		}{
+			"a key":             {[]string{"Authorization", "Bearer " + key}, "", 200},
+			"in lower case":     {[]string{"Authorization", "bearer " + key}, "", 200},
+			"with blanks":       {[]string{"Authorization", "Bearer   " + key}, "", 200},
+			"nothing":           {nil, "", 401},
+			"twice":             {[]string{"Authorization", "Bearer " + key, "Authorization", "Bearer " + key}, "", 0},
+			"right and wrong":   {[]string{"Authorization", "Bearer " + key, "Authorization", "Bearer x"}, "", 0},
+			"wrong and right":   {[]string{"Authorization", "Bearer x", "Authorization", "Bearer " + key}, "", 0},
+			"two in one":        {[]string{"Authorization", "Bearer " + key + ", Bearer " + key}, "", 401},
+			"without a scheme":  {[]string{"Authorization", key}, "", 401},
+			"basic":             {[]string{"Authorization", "Basic " + key}, "", 401},
+			"another field":     {[]string{"X-Api-Key", key}, "", 401},
+			"an alias":          {[]string{"Authorization_", "Bearer " + key}, "", 401},
+			"in the query":      {nil, "?key=" + key + "&api_key=" + key + "&access_token=" + key, 401},
+			"a cookie":          {[]string{"Cookie", "authorization=Bearer " + key}, "", 401},
+			"cut":               {[]string{"Authorization", "Bearer " + key[:len(key)-1]}, "", 401},
+			"longer":            {[]string{"Authorization", "Bearer " + key + "0"}, "", 401},
+			"in upper case":     {[]string{"Authorization", "Bearer " + strings.ToUpper(key)}, "", 401},
+			"its account":       {[]string{"Authorization", "Bearer " + account, "Postern-Account", account, "X-Account", account}, "", 401},
+			"very long":         {[]string{"Authorization", "Bearer " + strings.Repeat("a", 20_000)}, "", 401},
+			"poor":              {[]string{"Authorization", "Bearer " + poor}, "", 402},
+			"without the scope": {[]string{"Authorization", "Bearer " + scopeless}, "", 403},
+			"disabled":          {[]string{"Authorization", "Bearer " + disabledKey}, "", 401},
+			"revoked":           {[]string{"Authorization", "Bearer " + revokedKey}, "", 401},
+		} {
+			_, before := p.last()
+			r, _ := http.NewRequestWithContext(t.Context(), "POST", n.url+"/v1/chat/completions"+tt.query, strings.NewReader(body))
+			r.Header.Set("Content-Type", "application/json")
+			for i := 0; i+1 < len(tt.header); i += 2 {
+				r.Header.Add(tt.header[i], tt.header[i+1])
+			}
+			resp, err := c.Do(r)
+			if err != nil {
+				t.Fatal(protocol, name, err)
+			}
+			b, _ := io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			if resp.StatusCode != tt.status && (tt.status != 0 || resp.StatusCode != 400 && resp.StatusCode != 401) {
+				t.Errorf("%s, %s: %d %s", protocol, name, resp.StatusCode, b)
+			}
+			got, after := p.last()
+			if (after > before) != (tt.status == 200) {
+				t.Errorf("%s, %s: the provider was asked %d times", protocol, name, after-before)
+			}
+			for field, values := range got.header {
+				if strings.Contains(strings.Join(values, " "), key) {
+					t.Errorf("%s, %s: the provider got the key in %s", protocol, name, field)
+				}
+			}
+		}
+	}
+	for _, id := range []string{disabled, revoked} {
+		if list := n.settled(t, id); len(list) != 0 {
+			t.Errorf("charged %+v", list)
+		}
+	}
+	n.verify(t)
+}
