@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,6 +31,41 @@ type Metrics struct {
 	refused       *prometheus.CounterVec
 	reloads       *prometheus.CounterVec
 	loaded        prometheus.Gauge
+
+	words sync.Map // kind and name: *words, for each plugin and each route
+}
+
+// maxWords is how many words of plugins' own making become labels, for each plugin and each route. The rest are counted as
+// "other": every one is a time series for as long as the process lives, and a plugin could make them of what it sees.
+const maxWords = 100
+
+// words are the labels that one plugin or route has made so far.
+type words struct {
+	mu    sync.RWMutex
+	known map[string]bool
+}
+
+// label is w, or "other" when there are too many.
+func (l *words) label(w string) string {
+	l.mu.RLock()
+	known := l.known[w]
+	l.mu.RUnlock()
+	if known {
+		return w
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.known[w] && len(l.known) >= maxWords {
+		return "other"
+	}
+	l.known[w] = true
+	return w
+}
+
+// wordsOf returns the labels of a plugin or a route. They outlive reloads, as the series do.
+func (m *Metrics) wordsOf(kind, name string) *words {
+	l, _ := m.words.LoadOrStore([2]string{kind, name}, &words{known: map[string]bool{}})
+	return l.(*words)
 }
 
 func newMetrics(version string) *Metrics {
@@ -98,6 +134,7 @@ type Route struct {
 	duration prometheus.Observer
 	sent     prometheus.Counter
 	problems *prometheus.CounterVec
+	codes    *words
 }
 
 // Route returns the metrics of a route; name is empty for requests that no route matched.
@@ -107,6 +144,7 @@ func (m *Metrics) Route(name string) *Route {
 		duration: m.duration.WithLabelValues(name),
 		sent:     m.sent.WithLabelValues(name),
 		problems: m.problems.MustCurryWith(prometheus.Labels{"route": name}),
+		codes:    m.wordsOf("route", name),
 	}
 }
 
@@ -126,7 +164,7 @@ func (m *Metrics) End(r *Route, listener, protocol string, status int, code stri
 	r.duration.Observe(took.Seconds())
 	r.sent.Add(float64(sent))
 	if code != "" {
-		r.problems.WithLabelValues(code).Inc()
+		r.problems.WithLabelValues(r.codes.label(code)).Inc()
 	}
 }
 
@@ -171,6 +209,7 @@ type Stage struct {
 	seconds prometheus.Counter
 	faults  *prometheus.CounterVec
 	meters  *prometheus.CounterVec
+	names   *words
 }
 
 // Stage returns the metrics of a plugin at a phase.
@@ -180,6 +219,7 @@ func (m *Metrics) Stage(plugin, phase string) *Stage {
 		seconds: m.pluginSeconds.WithLabelValues(plugin, phase),
 		faults:  m.pluginFaults.MustCurryWith(prometheus.Labels{"plugin": plugin, "phase": phase}),
 		meters:  m.pluginMeters.MustCurryWith(prometheus.Labels{"plugin": plugin}),
+		names:   m.wordsOf("plugin", plugin),
 	}
 }
 
@@ -192,5 +232,7 @@ func (s *Stage) Call(took time.Duration) {
 // Fault counts an event the plugin failed at.
 func (s *Stage) Fault(kind string) { s.faults.WithLabelValues(kind).Inc() }
 
-// Meter adds to what the plugin counts under name. The plugin host bounds how many names a plugin has.
-func (s *Stage) Meter(name string, n float64) { s.meters.WithLabelValues(name).Add(n) }
+// Meter adds to what the plugin counts under name; beyond maxWords names, under "other".
+func (s *Stage) Meter(name string, n float64) {
+	s.meters.WithLabelValues(s.names.label(name)).Add(n)
+}

@@ -7,7 +7,9 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -151,3 +153,36 @@ type mapCarrier map[string]string
 func (m mapCarrier) Get(k string) string { return m[k] }
 func (m mapCarrier) Set(k, v string)     { m[k] = v }
 func (m mapCarrier) Keys() []string      { return nil }
+
+// TestWordsOfPluginsAreBounded: a plugin that makes labels of what it sees costs no more than so many time series.
+func TestWordsOfPluginsAreBounded(t *testing.T) {
+	t.Parallel()
+	tel, err := New(t.Context(), Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := tel.Metrics
+	var work sync.WaitGroup
+	for worker := range 4 {
+		stage, route := m.Stage("evil", "admit"), m.Route("all")
+		work.Go(func() {
+			for i := range 1000 {
+				stage.Meter("m"+strconv.Itoa(worker*1000+i), 1)
+				m.Start()
+				m.End(route, "public", "http1", 403, "c"+strconv.Itoa(worker*1000+i), 0, 0)
+			}
+		})
+	}
+	work.Wait()
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
+	text := w.Body.String()
+	for _, name := range []string{"postern_plugin_meter_total{", "postern_problems_total{"} {
+		if n := strings.Count(text, name); n != maxWords+1 {
+			t.Errorf("%d series of %s", n, name)
+		}
+	}
+	if want := `postern_plugin_meter_total{meter="other",plugin="evil"} ` + strconv.Itoa(4000-maxWords); !strings.Contains(text, want) {
+		t.Errorf("no %s", want)
+	}
+}
