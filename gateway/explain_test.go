@@ -62,3 +62,35 @@ func TestExplainOutcomes(t *testing.T) {
 		t.Error(out)
 	}
 }
+
+// TestExplainModels: targets, price, and what a power cut can lose are told where calls are charged, and only there.
+func TestExplainModels(t *testing.T) {
+	t.Parallel()
+	dir := workdir(t, nil)
+	for _, c := range []struct {
+		method, path string
+		want, not    []string
+	}{
+		{"POST", "/v1/chat/completions", []string{
+			"    sandbox-small at upstream sandbox, weight 1\n    price in USD: input 0.15 per million, cached 0.075 per million, output 0.60 per million\n",
+			"held for 4096 output tokens", "durability = sync: ", "loses no charge", "on_disconnect = bill_delivered: ",
+			"    may use: ledger\n", "within 50ms; a fault denies the request", "sees attributes usage.max",
+		}, nil},
+		{"GET", "/v1/models", []string{"no upstream is called and nothing is charged"}, []string{"durability", "price"}},
+	} {
+		code, out, errs := command(t, "", "explain", c.method, c.path, dir)
+		if code != 0 {
+			t.Error(errs)
+		}
+		for _, w := range c.want {
+			if !strings.Contains(out, w) {
+				t.Errorf("no %q in:\n%s", w, out)
+			}
+		}
+		for _, w := range c.not {
+			if strings.Contains(out, w) {
+				t.Errorf("%q in:\n%s", w, out)
+			}
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -50,5 +51,19 @@ func TestPlanAgainst(t *testing.T) {
 	}
 	if code, out, _ := command(t, "", "plan", "-against", old, old); code != 0 || out != "No difference.\n" {
 		t.Errorf("%d %s", code, out)
+	}
+}
+
+// TestPlanAllow: every place at which a fault lets requests pass is told, once more at the end.
+func TestPlanAllow(t *testing.T) {
+	t.Parallel()
+	dir := workdir(t, nil)
+	rewrite(t, filepath.Join(dir, "policies", "tenant.hcl"), func(s string) string {
+		return strings.Replace(s, `timeout = "50ms"`, "timeout  = \"50ms\"\n    on_error = allow", 1)
+	})
+	code, out, errs := command(t, "", "plan", dir)
+	want := "a fault lets requests pass (on_error = allow) at: policy.tenant admit ratelimit on route chat; policy.tenant admit ratelimit on route embeddings\n"
+	if code != 0 || !strings.HasSuffix(out, want) {
+		t.Errorf("%d %s\n%s", code, errs, out)
 	}
 }
