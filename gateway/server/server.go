@@ -174,6 +174,9 @@ func (s *Server) apply(ctx context.Context, cfg *config.Config) error {
 	if err := s.telemetry.SetLevel(cfg.Telemetry.LogLevel); err != nil {
 		s.telemetry.Log.WarnContext(ctx, "log level not changed", "error", err)
 	}
+	if was, is := old.config.Telemetry, cfg.Telemetry; was.LogFormat != is.LogFormat || was.Metrics != is.Metrics || was.TraceEndpoint != is.TraceEndpoint || was.TraceRatio != is.TraceRatio {
+		s.telemetry.Log.WarnContext(ctx, "the log's format, metrics and traces stay as they were until the next start")
+	}
 	s.accessLog.Store(cfg.Telemetry.AccessLog)
 	s.current.Store(next)
 	old.retire()
