@@ -25,7 +25,9 @@ func (g *gate) stop(events int) (reached <-chan struct{}, open func()) {
 	return g.reached, sync.OnceFunc(func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		g.shut = nil
+		if g.shut == shut { // and not shut again at another place
+			g.shut = nil
+		}
 		close(shut)
 	})
 }
