@@ -30,10 +30,16 @@ import (
 
 // villain plays a model provider that a test writes the answers of, and keeps what it was asked.
 type villain struct {
+	mu     sync.Mutex
 	answer http.HandlerFunc
+	asks   []ask
+}
 
-	mu   sync.Mutex
-	asks []ask
+// play sets how it answers from now on.
+func (p *villain) play(answer http.HandlerFunc) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.answer = answer
 }
 
 // ask is one request as the provider got it.
@@ -47,12 +53,13 @@ func (p *villain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b, _ := io.ReadAll(r.Body)
 	p.mu.Lock()
 	p.asks = append(p.asks, ask{header: r.Header.Clone(), target: r.RequestURI, body: string(b)})
+	answer := p.answer
 	p.mu.Unlock()
-	if p.answer == nil {
+	if answer == nil {
 		complete(w, "fine", `{"prompt_tokens":5,"completion_tokens":1}`)
 		return
 	}
-	p.answer(w, r)
+	answer(w, r)
 }
 
 // last is the last request, and how many there were.
@@ -295,7 +302,7 @@ func TestReportedUsage(t *testing.T) {
 	} {
 		for _, stream := range []bool{false, true} {
 			account, key := n.customer(t, "10")
-			p.answer = func(w http.ResponseWriter, _ *http.Request) {
+			p.play(func(w http.ResponseWriter, _ *http.Request) {
 				if !stream {
 					complete(w, "fine", usage)
 					return
@@ -306,7 +313,7 @@ func TestReportedUsage(t *testing.T) {
 					fmt.Fprintf(w, "data: {\"model\":\"m\",\"choices\":[],\"usage\":%s}\n\n", usage)
 				}
 				fmt.Fprint(w, "data: [DONE]\n\n")
-			}
+			})
 			a := n.ask(t, c, key, question("plain", stream))
 			if a.status != 200 || !strings.Contains(a.body, "fine") {
 				t.Errorf("usage %s: %d %s", usage, a.status, a.body)
@@ -328,16 +335,17 @@ func TestFailuresHoldNothing(t *testing.T) {
 	c := n.client(t, "http1")
 	event := "data: {\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"word\"}}]}\n\n"
 	head := func(w http.ResponseWriter, kind string) { w.Header().Set("content-type", kind) }
-	bomb := func() []byte {
+	bomb := func(megabytes int) []byte {
 		var b bytes.Buffer
 		z := gzip.NewWriter(&b)
 		zeros := make([]byte, 1<<20)
-		for range 70 {
+		for range megabytes {
 			_, _ = z.Write(zeros)
 		}
 		_ = z.Close()
 		return b.Bytes()
-	}()
+	}
+	large, small := bomb(66), bomb(4)
 	for name, tt := range map[string]struct {
 		answer http.HandlerFunc
 		free   bool
@@ -357,10 +365,10 @@ func TestFailuresHoldNothing(t *testing.T) {
 			w.WriteHeader(302)
 		}, true},
 		"404": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }, true},
-		"500 of 20 MB": {func(w http.ResponseWriter, _ *http.Request) {
+		"500 of 4 MB": {func(w http.ResponseWriter, _ *http.Request) {
 			head(w, "application/json")
 			w.WriteHeader(500)
-			junk(w, 20)
+			junk(w, 4)
 		}, true},
 		"a coding not asked for": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("content-encoding", "br")
@@ -373,21 +381,21 @@ func TestFailuresHoldNothing(t *testing.T) {
 		"a bomb": {func(w http.ResponseWriter, _ *http.Request) {
 			head(w, "application/json")
 			w.Header().Set("content-encoding", "gzip")
-			_, _ = w.Write(bomb)
+			_, _ = w.Write(large)
 		}, false},
 		"a bomb as an event": {func(w http.ResponseWriter, _ *http.Request) {
 			head(w, "text/event-stream")
 			w.Header().Set("content-encoding", "gzip")
-			_, _ = w.Write(bomb)
+			_, _ = w.Write(small)
 		}, false},
-		"an event of 20 MB": {func(w http.ResponseWriter, _ *http.Request) {
+		"an event of 4 MB": {func(w http.ResponseWriter, _ *http.Request) {
 			head(w, "text/event-stream")
 			fmt.Fprint(w, event, "data: ")
-			junk(w, 20)
+			junk(w, 4)
 		}, false},
 		"events of nothing": {func(w http.ResponseWriter, _ *http.Request) {
 			head(w, "text/event-stream")
-			fmt.Fprint(w, strings.Repeat("\n", 1<<20))
+			fmt.Fprint(w, strings.Repeat("\n", 1<<16))
 		}, false},
 		"10,000 comments": {func(w http.ResponseWriter, _ *http.Request) {
 			head(w, "text/event-stream")
@@ -421,7 +429,7 @@ func TestFailuresHoldNothing(t *testing.T) {
 			fmt.Fprint(w, event, "data: [DONE]\n\n")
 		}, false},
 	} {
-		p.answer = tt.answer
+		p.play(tt.answer)
 		for _, stream := range []bool{false, true} {
 			account, key := n.customer(t, "10")
 			_ = n.ask(t, c, key, question("plain", stream))
@@ -461,7 +469,7 @@ func TestHalfClosed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p.answer = func(w http.ResponseWriter, _ *http.Request) {
+			p.play(func(w http.ResponseWriter, _ *http.Request) {
 				if i%3 == 0 {
 					_ = conn.CloseWrite()
 				}
@@ -469,7 +477,7 @@ func TestHalfClosed(t *testing.T) {
 				if i%3 == 1 {
 					_ = conn.CloseWrite()
 				}
-			}
+			})
 			fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nX-Leave: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", rule, key, len(body), body)
 			if i%3 == 2 {
 				_ = conn.CloseWrite()
@@ -770,7 +778,7 @@ func TestNothingPersonalIsWritten(t *testing.T) {
 			_ = c.Close()
 		},
 	} {
-		p.answer = answer
+		p.play(answer)
 		for _, body := range []string{
 			user(canary + " jane@example.com"), user(canary) + "}", `{"` + canary + `":` + canary, `{"model":"` + canary + `","messages":[]}`,
 			`{"model":"small","` + canary + `":1,"` + canary + `":2,"messages":[]}`, `{"model":"small","stream":"` + canary + `","messages":[]}`, canary,
