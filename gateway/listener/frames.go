@@ -43,7 +43,7 @@ func (f *frames) Read(p []byte) (n int, err error) {
 	if !f.follow(p[:n]) {
 		live := f.c.live()
 		f.c.sock.door.set.cfg.Observer.Refused(live.cfg.Name, "flood")
-		f.c.sock.door.set.log.Warn("http2 flood", "listener", live.cfg.Name, "remote", f.c.Remote.String())
+		f.c.sock.door.set.log.Warn("http2 flood", "listener", live.cfg.Name)
 		return 0, errFlood
 	}
 	return n, err

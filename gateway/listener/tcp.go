@@ -224,7 +224,7 @@ func (c *conn) serve() {
 
 func (c *conn) refuseHandshake(l *config.Listener, err error) {
 	set := c.sock.door.set
-	set.log.Debug("handshake failed", "listener", l.Name, "remote", c.Remote.String(), "error", err)
+	set.log.Debug("handshake failed", "listener", l.Name, "error", err)
 	set.cfg.Observer.Refused(l.Name, "handshake")
 	var record tls.RecordHeaderError
 	if errors.As(err, &record) && record.Conn != nil && looksLikeHTTP(record.RecordHeader[:]) {

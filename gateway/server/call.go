@@ -66,6 +66,12 @@ func (w *way) readCall(ctx context.Context) *exchange.Problem {
 			Upstream: t.Upstream.Name, Model: t.Model, Weight: t.Weight, Healthy: w.snapshot.upstreams[t.Upstream.Name].Usable(),
 		})
 	}
+	if !slices.ContainsFunc(call.Targets, func(t exchange.Target) bool { return t.Healthy }) {
+		// All are ejected for failed calls, or fail their checks: the first are tried rather than none.
+		for i := range call.Targets {
+			call.Targets[i].Healthy = w.snapshot.upstreams[call.Targets[i].Upstream].Reachable()
+		}
+	}
 	x.Call = call
 	if len(call.Targets) == 0 {
 		return &exchange.Problem{Status: 503, Code: "no_target", Title: "Nothing serves this model for this request."}

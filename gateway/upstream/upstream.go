@@ -195,6 +195,16 @@ func (u *Upstream) Usable() bool {
 	})
 }
 
+// Reachable reports whether an endpoint passes its active checks, ejected or not: where nothing else is left, ejected ones
+// are used all the same.
+func (u *Upstream) Reachable() bool {
+	now := time.Now()
+	return slices.ContainsFunc(u.endpoints, func(e *endpoint) bool {
+		up, _ := e.health.usable(now)
+		return up
+	})
+}
+
 // Status describes every endpoint, in the configuration's order.
 func (u *Upstream) Status() []EndpointStatus {
 	now := time.Now()
