@@ -74,7 +74,7 @@ func TestExplainModels(t *testing.T) {
 		{"POST", "/v1/chat/completions", []string{
 			"    sandbox-small at upstream sandbox, weight 1\n    price in USD: input 0.15 per million, cached 0.075 per million, output 0.60 per million\n",
 			"held for 4096 output tokens", "durability = sync: ", "loses no charge", "on_disconnect = bill_delivered: ",
-			"    may use: ledger\n", "within 50ms; a fault denies the request", "sees attributes usage.max",
+			"    may use: ledger\n", "within 500ms; a fault denies the request", "sees attributes usage.max",
 		}, nil},
 		{"GET", "/v1/models", []string{"no upstream is called and nothing is charged"}, []string{"durability", "price"}},
 	} {

@@ -59,7 +59,7 @@ func TestPlanAllow(t *testing.T) {
 	t.Parallel()
 	dir := workdir(t, nil)
 	rewrite(t, filepath.Join(dir, "policies", "tenant.hcl"), func(s string) string {
-		return strings.Replace(s, `timeout = "50ms"`, "timeout  = \"50ms\"\n    on_error = allow", 1)
+		return strings.Replace(s, `timeout = "500ms"`, "timeout  = \"500ms\"\n    on_error = allow", 1)
 	})
 	code, out, errs := command(t, "", "plan", dir)
 	want := "a fault lets requests pass (on_error = allow) at: policy.tenant admit ratelimit on route chat; policy.tenant admit ratelimit on route embeddings\n"

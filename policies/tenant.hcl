@@ -16,7 +16,7 @@ policy "tenant" {
   }
 
   admit "ratelimit" {
-    timeout = "50ms"
+    timeout = "500ms"
 
     config {
       key   = identity.account

@@ -253,8 +253,11 @@ func repeats(body []byte) error {
 		t, err := d.Token()
 		name, ok := t.(string)
 		var value json.RawMessage
-		if err != nil || !ok || d.Decode(&value) != nil {
-			return nil // reading it as a whole says what is wrong
+		if err == nil {
+			err = d.Decode(&value)
+		}
+		if err != nil || !ok {
+			return refuse(http.StatusBadRequest, "invalid", "The body can not be read: it is no JSON object.")
 		}
 		if name = strings.ToLower(name); seen[name] {
 			return refuse(http.StatusBadRequest, "invalid", "The member %q is given twice.", name)

@@ -155,7 +155,7 @@ type PluginLimits struct {
 	Memory    int64         // octets of linear memory of one instance, default 64MiB
 	CPU       time.Duration // CPU time of one event, default 10ms
 	Instances int           // at most that many at once; default 0: two for each CPU
-	Queue     time.Duration // how long an event waits for an instance, default 100ms
+	Queue     time.Duration // how long an event waits for an instance, default 1s
 }
 
 // Upstream is where requests are forwarded.

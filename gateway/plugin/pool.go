@@ -265,7 +265,7 @@ func (p *pool) wait(ctx context.Context, phase exchange.Phase, w *waiter) (*inst
 	f := &Fault{Plugin: p.plugin.Name, Phase: phase, Kind: Busy, Detail: "no instance became free in time"}
 	patience := p.plugin.Limits.Queue
 	if patience <= 0 {
-		patience = 100 * time.Millisecond
+		patience = time.Second
 	}
 	if at, ok := ctx.Deadline(); ok {
 		if left := time.Until(at); left < patience {

@@ -165,7 +165,7 @@ func pluginBlock() Block {
 			{Name: "memory", Kind: Size, Preset: "64MiB", Min: "1MiB", Max: "1GiB", Summary: "Linear memory of one instance."},
 			{Name: "cpu", Kind: Span, Preset: "10ms", Min: "100us", Max: "10s", Summary: "CPU time of one event."},
 			{Name: "instances", Kind: Count, Preset: "0", Min: "1", Max: "10000", Zero: true, Summary: "Instances at once; 0 is two for each CPU."},
-			{Name: "queue", Kind: Span, Preset: "100ms", Min: "1ms", Max: "10s", Zero: true, Summary: "How long an event waits for an instance; 0 is not at all."},
+			{Name: "queue", Kind: Span, Preset: "1s", Min: "1ms", Max: "10s", Summary: "How long an event waits for an instance."},
 		}}},
 	}
 }
