@@ -153,7 +153,7 @@ type Plugin struct {
 // PluginLimits bound one plugin.
 type PluginLimits struct {
 	Memory    int64         // octets of linear memory of one instance, default 64MiB
-	CPU       time.Duration // CPU time of one event, default 10ms
+	CPU       time.Duration // CPU time of one event, default 10ms; not enforced before plugins are metered
 	Instances int           // at most that many at once; default 0: two for each CPU
 	Queue     time.Duration // how long an event waits for an instance, default 1s
 }

@@ -163,7 +163,7 @@ func pluginBlock() Block {
 		},
 		Blocks: []Block{{Name: "limits", Summary: "What it may use.", Arguments: []Argument{
 			{Name: "memory", Kind: Size, Preset: "64MiB", Min: "1MiB", Max: "1GiB", Summary: "Linear memory of one instance."},
-			{Name: "cpu", Kind: Span, Preset: "10ms", Min: "100us", Max: "10s", Summary: "CPU time of one event."},
+			{Name: "cpu", Kind: Span, Preset: "10ms", Min: "100us", Max: "10s", Summary: "CPU time of one event. Checked and shown, but not enforced before plugins are metered: until then a plugin that loops keeps its instance and its caller."},
 			{Name: "instances", Kind: Count, Preset: "0", Min: "1", Max: "10000", Zero: true, Summary: "Instances at once; 0 is two for each CPU."},
 			{Name: "queue", Kind: Span, Preset: "1s", Min: "1ms", Max: "10s", Summary: "How long an event waits for an instance."},
 		}}},
