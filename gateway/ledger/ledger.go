@@ -29,6 +29,7 @@ var (
 	ErrHold         = errors.New("no such hold") // never placed, released, or forgotten with its entry
 	ErrSettled      = errors.New("hold is settled already")
 	ErrKey          = errors.New("key was used for something else")
+	ErrCurrency     = errors.New("a ledger keeps its currency")
 	ErrInvalid      = errors.New("not a valid request to the ledger")
 	ErrUnavailable  = errors.New("ledger can not record anything now") // the disk is full or failed; nothing was done that is not recorded
 	ErrClosed       = errors.New("ledger is closed")

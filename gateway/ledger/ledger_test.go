@@ -607,7 +607,7 @@ func TestReopen(t *testing.T) {
 	}
 	verify(t, l)
 	l.Close()
-	if _, err := Open(ctx, Config{Store: store, Currency: "EUR", Log: quiet()}); !errors.Is(err, ErrInvalid) {
+	if _, err := Open(ctx, Config{Store: store, Currency: "EUR", Log: quiet()}); !errors.Is(err, ErrCurrency) {
 		t.Errorf("another currency: %v", err)
 	}
 }

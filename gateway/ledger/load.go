@@ -30,7 +30,7 @@ func (l *Ledger) load(ctx context.Context) error {
 		return err
 	}
 	if l.head.Currency != l.currency {
-		return fmt.Errorf("its money is %s and the configuration's currency is %s: a ledger keeps its currency; give another one a store of its own", l.head.Currency, l.currency)
+		return fmt.Errorf("its money is %s and the configuration's currency is %s: %w; give another one a store of its own", l.head.Currency, l.currency, ErrCurrency)
 	}
 	l.head.Boot++
 	if err := l.loadFloor(ctx); err != nil {
