@@ -47,7 +47,6 @@ var reasons = map[string]string{
 	"github.com/prometheus/client_golang":                             "metrics in the format every operator scrapes",
 	"github.com/quic-go/quic-go":                                      "QUIC and HTTP/3",
 	"github.com/tetratelabs/wazero":                                   "the WebAssembly runtime, without cgo",
-	"github.com/tidwall/gjson":                                        "reads fields of a JSON body without decoding it",
 	"github.com/tiktoken-go/tokenizer":                                "counts tokens where a provider reports none; vocabularies embedded",
 	"github.com/zclconf/go-cty":                                       "HCL's values",
 	"go.opentelemetry.io/otel":                                        "trace context and spans",
@@ -56,8 +55,6 @@ var reasons = map[string]string{
 	"go.opentelemetry.io/otel/trace":                                  "the span interface",
 	"golang.org/x/mod":                                                "reads go.mod in the rules test",
 	"golang.org/x/net":                                                "HTTP/2 header rules and a second HTTP/2 client for tests",
-	"golang.org/x/sync":                                               "single flight and weighted semaphores",
-	"golang.org/x/sys":                                                "free disk space and socket options",
 	"golang.org/x/tools":                                              "txtar golden files",
 	"google.golang.org/grpc":                                          "a real gRPC client and server for the tests",
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -145,6 +146,9 @@ type meterKey struct{}
 type meter struct {
 	wrote atomic.Int64 // octets written or about to be
 	alone atomic.Bool  // HTTP/1.1: what is written belongs to one exchange
+	// A read waits for octets: all that came before were taken. On HTTP/1.1 nothing may be left when a request is written,
+	// or it would be taken for its answer.
+	reads atomic.Bool
 	alpn  string
 }
 
@@ -169,6 +173,13 @@ type metered struct {
 	broken atomic.Bool
 }
 
+func (c *metered) Read(p []byte) (int, error) {
+	c.meter.reads.Store(true)
+	n, err := c.Conn.Read(p)
+	c.meter.reads.Store(false)
+	return n, err
+}
+
 func (c *metered) Write(p []byte) (int, error) {
 	if c.broken.Load() {
 		return len(p), nil
@@ -182,6 +193,24 @@ func (c *metered) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	return n, err
+}
+
+// drained waits until whoever reads the connection has taken all that came and waits for more. An upstream that sent more
+// than its answer is then found out before the next request is written; false when it does not come to that soon.
+func (m *meter) drained() bool {
+	for range 100 {
+		if m.reads.Load() {
+			return true
+		}
+		runtime.Gosched()
+	}
+	for range 50 {
+		if m.reads.Load() {
+			return true
+		}
+		time.Sleep(20 * time.Microsecond)
+	}
+	return m.reads.Load()
 }
 
 // brokenGrace is how long an answer may take after the connection took no more of the request.

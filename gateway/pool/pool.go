@@ -168,7 +168,7 @@ func (p *Pool) take(now time.Time) *Link {
 	for len(p.idle) > 0 {
 		l := p.idle[len(p.idle)-1]
 		p.idle = p.idle[:len(p.idle)-1]
-		if now.Sub(l.used) < p.limits.IdleTimeout && now.Sub(l.born) < maxAge && l.Conn.Err() == nil && l.Conn.Reserve() == nil {
+		if now.Sub(l.used) < p.limits.IdleTimeout && now.Sub(l.born) < maxAge && l.meter.reads.Load() && l.Conn.Err() == nil && l.Conn.Reserve() == nil {
 			p.lent[l] = struct{}{}
 			return l
 		}
@@ -296,6 +296,7 @@ func (p *Pool) GetUpgrade(ctx context.Context, timeout time.Duration) (*Link, er
 
 // Put takes a connection back. What is not fit for another exchange is closed.
 func (p *Pool) Put(l *Link) {
+	clean := l.Shared() || l.meter.drained()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer p.wake()
@@ -317,7 +318,7 @@ func (p *Pool) Put(l *Link) {
 		return // closed by force
 	}
 	delete(p.lent, l)
-	if p.closed || l.once || l.Conn.Err() != nil || l.Conn.Available() == 0 || p.limits.Idle == 0 {
+	if p.closed || l.once || !clean || l.Conn.Err() != nil || l.Conn.Available() == 0 || p.limits.Idle == 0 {
 		p.drop(l)
 		return
 	}
