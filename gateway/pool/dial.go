@@ -195,22 +195,21 @@ func (c *metered) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// drained waits until whoever reads the connection has taken all that came and waits for more. An upstream that sent more
-// than its answer is then found out before the next request is written; false when it does not come to that soon.
-func (m *meter) drained() bool {
-	for range 100 {
-		if m.reads.Load() {
+// drainTime bounds drained; its reader is a goroutine that only has to be scheduled.
+const drainTime = time.Millisecond
+
+// drained waits until whoever reads an HTTP/1.1 connection has taken all that came and waits for more. An upstream that
+// sent more than its answer is then found out before the next request is written. False when the connection has ended, or
+// when it does not come to that soon.
+func (l *Link) drained() bool {
+	for end := time.Now().Add(drainTime); ; runtime.Gosched() {
+		switch {
+		case l.meter.reads.Load():
 			return true
+		case l.Conn.Err() != nil || time.Now().After(end):
+			return false
 		}
-		runtime.Gosched()
 	}
-	for range 50 {
-		if m.reads.Load() {
-			return true
-		}
-		time.Sleep(20 * time.Microsecond)
-	}
-	return m.reads.Load()
 }
 
 // brokenGrace is how long an answer may take after the connection took no more of the request.

@@ -296,7 +296,7 @@ func (p *Pool) GetUpgrade(ctx context.Context, timeout time.Duration) (*Link, er
 
 // Put takes a connection back. What is not fit for another exchange is closed.
 func (p *Pool) Put(l *Link) {
-	clean := l.Shared() || l.meter.drained()
+	clean := l.Shared() || l.drained()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer p.wake()
