@@ -147,15 +147,40 @@ type Plugin struct {
 	Manifest *manifest.Manifest // read from the module or the plugin.hcl beside it; never nil
 	Grants   []string           // capabilities the operator consents to; every one is asked for by the manifest
 	Limits   PluginLimits
+	Fetch    PluginFetch
 	Range    hcl.Range
 }
 
-// PluginLimits bound one plugin.
+// PluginLimits bound one plugin. CPU is counted in fuel, which admission makes a module use up as it runs: one unit for
+// about one instruction, so that a nanosecond stands for one unit.
 type PluginLimits struct {
-	Memory    int64         // octets of linear memory of one instance, default 64MiB
-	CPU       time.Duration // CPU time of one event, default 10ms; not enforced before plugins are metered
-	Instances int           // at most that many at once; default 0: two for each CPU
-	Queue     time.Duration // how long an event waits for an instance, default 1s
+	Memory     int64         // octets of linear memory of one instance, default 64MiB
+	CPU        time.Duration // of one event, default 50ms
+	Start      time.Duration // CPU of starting an instance and configuring all its stages, default 2s
+	Depth      int           // calls within each other, default 4096; a large frame counts as several
+	Instances  int           // at most that many at once; default 0: two for each CPU
+	Queue      time.Duration // how long an event waits for an instance, default 1s
+	Wait       time.Duration // wall time an event's host operations may take together, default 1s; the stage's timeout holds besides
+	Operations int           // host operations of one event, default 1024
+	Log        int64         // octets logged in one event, default 8KiB
+}
+
+// PluginFetch says where a plugin with the grant fetch may send requests.
+type PluginFetch struct {
+	Origins    []FetchOrigin
+	Upstreams  []*Upstream
+	Timeout    time.Duration // the most one fetch may take, default 2s
+	Concurrent int           // fetches under way at once, default 64
+	Cache      int64         // octets of cached answers, default 8MiB
+	Range      hcl.Range
+}
+
+// FetchOrigin is a scheme, host and port a plugin may send requests to. An address that is not public (loopback, private,
+// link-local) is dialled only when Host is that address itself, or Private is set.
+type FetchOrigin struct {
+	Scheme  string // http or https
+	Host    string // host:port, the port always there, lower case
+	Private bool
 }
 
 // Upstream is where requests are forwarded.

@@ -32,7 +32,11 @@ func (l *loader) pluginBlocks() {
 		p := n.Value
 		*p = Plugin{
 			Name: n.Name, Source: s.Text("source"), SHA256: strings.ToLower(s.Text("sha256")), Grants: s.Words("grants"), Range: s.At,
-			Limits: PluginLimits{Memory: limits.Size("memory"), CPU: limits.Span("cpu"), Instances: int(limits.Count("instances")), Queue: limits.Span("queue")},
+			Limits: PluginLimits{
+				Memory: limits.Size("memory"), CPU: limits.Span("cpu"), Start: limits.Span("start"), Depth: int(limits.Count("depth")),
+				Instances: int(limits.Count("instances")), Queue: limits.Span("queue"), Wait: limits.Span("wait"),
+				Operations: int(limits.Count("operations")), Log: limits.Size("log"),
+			},
 		}
 		if p.SHA256 != "" && !hashPattern.MatchString(p.SHA256) {
 			l.Errorf(s.Where("sha256"), "Invalid hash", "sha256 is 64 hexadecimal digits, as sha256sum prints them.")

@@ -26,7 +26,7 @@ const (
 )
 
 // capabilities are what a plugin may ask an operator for.
-var capabilities = []string{"accounts", "ledger", "state", "fetch"}
+var capabilities = []string{"accounts", "ledger", "state", "cache", "fetch"}
 
 var (
 	versionPattern = regexp.MustCompile(`^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$`)

@@ -159,13 +159,18 @@ func pluginBlock() Block {
 		Arguments: []Argument{
 			{Name: "source", Kind: Text, Required: true, Summary: "A folder `x/name` with `plugin.hcl` and `name.wasm`, or a `.wasm` file that holds its manifest or has `plugin.hcl` beside it."},
 			{Name: "sha256", Kind: Text, Summary: "What the module's SHA-256 must be, in 64 hexadecimal digits."},
-			{Name: "grants", Kind: Words, Words: []string{"accounts", "ledger", "state", "fetch"}, Summary: "Capabilities you consent to: exactly those its manifest asks for."},
+			{Name: "grants", Kind: Words, Words: []string{"accounts", "ledger", "state", "cache", "fetch"}, Summary: "Capabilities you consent to: exactly those its manifest asks for."},
 		},
 		Blocks: []Block{{Name: "limits", Summary: "What it may use.", Arguments: []Argument{
 			{Name: "memory", Kind: Size, Preset: "64MiB", Min: "1MiB", Max: "1GiB", Summary: "Linear memory of one instance."},
-			{Name: "cpu", Kind: Span, Preset: "10ms", Min: "100us", Max: "10s", Summary: "CPU time of one event. Checked and shown, but not enforced before plugins are metered: until then a plugin that loops keeps its instance and its caller."},
+			{Name: "cpu", Kind: Span, Preset: "50ms", Min: "100us", Max: "1m", Summary: "CPU time of one event, counted in instructions: a nanosecond stands for one."},
+			{Name: "start", Kind: Span, Preset: "2s", Min: "1ms", Max: "10m", Summary: "CPU time of starting an instance and configuring it, counted in the same way."},
+			{Name: "depth", Kind: Count, Preset: "4096", Min: "16", Max: "65536", Summary: "Calls within each other; a large frame counts as several."},
 			{Name: "instances", Kind: Count, Preset: "0", Min: "1", Max: "10000", Zero: true, Summary: "Instances at once; 0 is two for each CPU."},
 			{Name: "queue", Kind: Span, Preset: "1s", Min: "1ms", Max: "10s", Summary: "How long an event waits for an instance."},
+			{Name: "wait", Kind: Span, Preset: "1s", Min: "1ms", Max: "1m", Summary: "Time that the host operations of one event may take together."},
+			{Name: "operations", Kind: Count, Preset: "1024", Min: "1", Max: "1000000", Summary: "Host operations of one event."},
+			{Name: "log", Kind: Size, Preset: "8KiB", Min: "0", Max: "1MiB", Summary: "What one event may write to the log; the rest is dropped."},
 		}}},
 	}
 }

@@ -41,6 +41,9 @@ const (
 	MaxInput     = 192 << 10 // octets of op's input: CodeCAS with two values and a key
 	MaxLine      = 1 << 10   // octets of a log line; longer ones are cut
 	MaxLog       = 8 << 10   // octets logged in one event; the rest is dropped
+	MaxFetches   = 8         // operations OpFetch of one result
+	MaxAwaits    = 4         // results ActionAwait in a row for one event
+	MaxFetched   = 1 << 20   // octets of the body of a fetch's answer
 )
 
 // Event is what happened.
@@ -53,7 +56,7 @@ const (
 	EventRequestBody               // a chunk of the request body (body modes stream and events)
 	EventResponse                  // the upstream's head arrived (phase response)
 	EventResponseBody              // a chunk or a server-sent event of the response body
-	EventFetched                   // reserved: a fetch the plugin awaited is done
+	EventFetched                   // the fetches of ActionAwait are done; the body slot holds their answers, a Value
 	EventAccount                   // the exchange is over (phase account)
 	EventTick                      // reserved: the plugin's period has passed
 	EventCount
@@ -66,7 +69,7 @@ type Action uint8
 const (
 	ActionContinue Action = iota // go on, with the operations applied
 	ActionRespond                // answer the client now, as OpRespond says; in authenticate: not this identity
-	ActionAwait                  // reserved: wait for the fetches among the operations, then EventFetched
+	ActionAwait                  // come again with EventFetched when the fetches among the operations are done
 	ActionNeedBody               // reserved: come again with the body in the body slot
 	ActionDone                   // go on, and do not call this stage again for this exchange
 	ActionError                  // the plugin failed; the operations may hold an OpRespond whose detail is logged
@@ -125,7 +128,7 @@ const (
 	OpRespond                    // key code (a-z, 0-9, _), value u16 status, then text for the caller
 	OpRespondBody                // key content type, value the whole body, instead of a problem document
 	OpCarry                      // the value is given back in the stage's next event of this exchange
-	OpFetch                      // key name, value: request (a Value); with ActionAwait
+	OpFetch                      // key name, value: a request (a Value); with ActionAwait only
 	OpMeter                      // key name, value i64 to add to the plugin's counter of that name
 )
 
@@ -145,6 +148,8 @@ const (
 	CodeHold                    // ledger: in object account, model, max (units); out: object hold, amount
 	CodeSettle                  // ledger: in object hold, usage (units), estimated, tags; out: object amount, balance
 	CodeRelease                 // ledger: in the hold, bytes
+	CodeCacheGet                // cache: in key bytes; out value bytes
+	CodeCachePut                // cache: in u64 ttl ns, u32 key length, key, value
 )
 
 // NoValue is the old length of CodeCAS that asks for absence.
