@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -25,6 +26,7 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/expr"
+	"github.com/postern-gateway/postern/gateway/plugin/shared"
 	"github.com/postern-gateway/postern/sdk/abi"
 )
 
@@ -66,7 +68,7 @@ type Config struct {
 	CacheDir string       // where compiled code is kept between runs; empty: in memory only
 	ABIs     []ABI        // tried in this order
 	Services Services
-	State    int64            // octets of shared state a plugin, default 64 MiB
+	State    int64            // octets of shared state a plugin, and as many of cached answers, default 64 MiB
 	Now      func() time.Time // wall clock of guests and of their state, default time.Now
 	Random   io.Reader        // what guests get by the operation random, safe for concurrent use, default crypto/rand
 }
@@ -83,8 +85,8 @@ type Host struct {
 	closed bool
 	codes  map[string]*code // by digest
 	pools  map[string]*pool // by fingerprint
-	shared map[string]*Shared
-	work   sync.WaitGroup // compilations and loads under way
+	kept   map[string]*kept // by plugin
+	work   sync.WaitGroup   // compilations and loads under way
 }
 
 // code is one module, compiled. Whoever uses it holds a reference; the last one out closes it.
@@ -112,7 +114,7 @@ func NewHost(c Config) (*Host, error) {
 	}
 	h := &Host{
 		config: c, seed: make([]byte, 32), compile: make(chan struct{}, runtime.GOMAXPROCS(0)),
-		codes: map[string]*code{}, pools: map[string]*pool{}, shared: map[string]*Shared{},
+		codes: map[string]*code{}, pools: map[string]*pool{}, kept: map[string]*kept{},
 	}
 	if _, err := rand.Read(h.seed); err != nil {
 		return nil, err
@@ -365,23 +367,38 @@ func (h *Host) open(c *code, p *config.Plugin, stages []*config.Stage) (Module, 
 	return nil, nil, fmt.Errorf("the module speaks no plugin ABI known here; there are: %s", strings.Join(names, ", "))
 }
 
-func (h *Host) sharedOf(plugin string) *Shared {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	s := h.shared[plugin]
-	if s == nil {
-		s = newShared(h.config.State, h.config.Now)
-		h.shared[plugin] = s
-	}
-	return s
+// kept is what one plugin's instances share.
+type kept struct {
+	state *shared.Store
+	cache *shared.Cache
 }
 
-// Forget drops the shared state of a plugin, once the configuration does not name it any more. Instances that still run keep
-// theirs to their end.
+func (h *Host) keptOf(plugin string) *kept {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	k := h.kept[plugin]
+	if k == nil {
+		k = &kept{state: shared.New(h.config.State, h.config.Now), cache: shared.NewCache(h.config.State, h.config.Now)}
+		h.kept[plugin] = k
+	}
+	return k
+}
+
+// Forget drops what a plugin kept, once the configuration does not name it any more. Instances that still run keep theirs
+// to their end.
 func (h *Host) Forget(plugin string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.shared, plugin)
+	delete(h.kept, plugin)
+}
+
+// ForgetAccount drops what plugins cached for an account.
+func (h *Host) ForgetAccount(account string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, k := range h.kept {
+		k.cache.Forget(account)
+	}
 }
 
 // Status is what the admin API shows of a pool.
@@ -400,6 +417,7 @@ type Status struct {
 	Faults    int64  `json:"faults"`
 	Broken    bool   `json:"broken"` // failed several times in a row and rests
 	State     int64  `json:"state"`  // octets of shared state
+	Cache     int64  `json:"cache"`  // octets of cached answers
 }
 
 // Status lists the pools that are loaded, by plugin.
@@ -409,16 +427,14 @@ func (h *Host) Status() []Status {
 	for _, p := range h.pools {
 		pools = append(pools, p)
 	}
-	shared := make(map[string]*Shared, len(h.shared))
-	for name, s := range h.shared {
-		shared[name] = s
-	}
+	kept := maps.Clone(h.kept)
 	h.mu.Unlock()
 	list := make([]Status, 0, len(pools))
 	for _, p := range pools {
 		s := p.status()
-		if st := shared[s.Plugin]; st != nil {
-			s.State, _ = st.Size()
+		if k := kept[s.Plugin]; k != nil {
+			s.State, _ = k.state.Size()
+			s.Cache = k.cache.Size()
 		}
 		list = append(list, s)
 	}

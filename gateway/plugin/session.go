@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,7 +13,21 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/plugin/shared"
 	"github.com/postern-gateway/postern/sdk/abi"
+)
+
+// Errors of host operations. An ABI tells them to its guests in its own way; whatever wraps none of them is reported as
+// ErrUnavailable.
+var (
+	ErrNotFound     = shared.ErrNotFound
+	ErrConflict     = shared.ErrConflict
+	ErrInvalid      = shared.ErrInvalid
+	ErrLimit        = shared.ErrLimit
+	ErrDenied       = errors.New("not granted")
+	ErrUnavailable  = errors.New("not available now")
+	ErrInsufficient = errors.New("insufficient balance")
+	ErrExpired      = errors.New("revoked or expired")
 )
 
 // Accounts finds who an API key belongs to.
@@ -44,7 +59,8 @@ type Session struct {
 	plugin   *config.Plugin
 	log      *slog.Logger
 	services Services
-	shared   *Shared // nil when state is not granted
+	state    *shared.Store // nil when it is not granted
+	cache    *shared.Cache // likewise
 	now      func() time.Time
 	random   io.Reader
 
@@ -84,8 +100,12 @@ func SessionOf(ctx context.Context) *Session {
 // called before each event.
 func NewSession(h *Host, p *config.Plugin) *Session {
 	s := &Session{plugin: p, log: h.config.Log.With("plugin", p.Name), services: h.config.Services, now: h.config.Now, random: h.config.Random, ctx: context.Background()}
+	kept := h.keptOf(p.Name)
 	if s.granted("state") {
-		s.shared = h.sharedOf(p.Name)
+		s.state = kept.state
+	}
+	if s.granted("cache") {
+		s.cache = kept.cache
 	}
 	return s
 }
@@ -200,14 +220,29 @@ func (s *Session) Random(b []byte) error {
 }
 
 // State is the plugin's shared state; it needs the grant state.
-func (s *Session) State() (*Shared, error) {
+func (s *Session) State() (*shared.Store, error) {
 	if err := s.enter(); err != nil {
 		return nil, err
 	}
-	if s.shared == nil {
+	if s.state == nil {
 		return nil, ErrDenied
 	}
-	return s.shared, nil
+	return s.state, nil
+}
+
+// Cache is the plugin's cache and the account whose part of it the event may use, the caller's; it needs the grant cache.
+// ErrUnavailable when the caller is not known.
+func (s *Session) Cache() (cache *shared.Cache, account string, err error) {
+	if err := s.enter(); err != nil {
+		return nil, "", err
+	}
+	if s.cache == nil {
+		return nil, "", ErrDenied
+	}
+	if s.exchange == nil || s.exchange.Identity.Account == "" {
+		return nil, "", ErrUnavailable
+	}
+	return s.cache, s.exchange.Identity.Account, nil
 }
 
 // Key finds who a presented API key belongs to; it needs the grant accounts.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/plugin"
+	"github.com/postern-gateway/postern/gateway/plugin/shared"
 	"github.com/postern-gateway/postern/sdk/abi"
 )
 
@@ -85,11 +86,45 @@ func Op(s *plugin.Session, code abi.Code, in, out []byte) int64 {
 			return Code(err)
 		}
 		return stateOp(state, code, in, out)
+	case abi.CodeCacheGet, abi.CodeCachePut:
+		cache, account, err := s.Cache()
+		if err != nil {
+			return Code(err)
+		}
+		return cacheOp(cache, account, code, in, out)
 	}
 	return abi.ErrUnknown
 }
 
-func stateOp(state *plugin.Shared, code abi.Code, in, out []byte) int64 {
+func cacheOp(cache *shared.Cache, account string, code abi.Code, in, out []byte) int64 {
+	if code == abi.CodeCacheGet {
+		b, err := cache.Get(out[:0], account, in)
+		if err != nil {
+			return Code(err)
+		}
+		return whole(out, b)
+	}
+	ttl, key, value, ok := timed(in)
+	if !ok {
+		return abi.ErrInvalid
+	}
+	return done(cache.Put(account, key, value, ttl))
+}
+
+// timed takes apart u64 ttl, u32 key length, key, value.
+func timed(in []byte) (ttl time.Duration, key, value []byte, ok bool) {
+	if len(in) < 12 {
+		return 0, nil, nil, false
+	}
+	ttl = time.Duration(binary.LittleEndian.Uint64(in))
+	n := uint64(binary.LittleEndian.Uint32(in[8:]))
+	if in = in[12:]; n > uint64(len(in)) {
+		return 0, nil, nil, false
+	}
+	return ttl, in[:n], in[n:], true
+}
+
+func stateOp(state *shared.Store, code abi.Code, in, out []byte) int64 {
 	switch code {
 	case abi.CodeGet:
 		b, err := state.Get(out[:0], in)
@@ -98,14 +133,11 @@ func stateOp(state *plugin.Shared, code abi.Code, in, out []byte) int64 {
 		}
 		return whole(out, b)
 	case abi.CodePut:
-		if len(in) < 12 {
+		ttl, key, value, ok := timed(in)
+		if !ok {
 			return abi.ErrInvalid
 		}
-		ttl, n := time.Duration(binary.LittleEndian.Uint64(in)), uint64(binary.LittleEndian.Uint32(in[8:]))
-		if in = in[12:]; n > uint64(len(in)) {
-			return abi.ErrInvalid
-		}
-		return done(state.Put(in[:n], in[n:], ttl))
+		return done(state.Put(key, value, ttl))
 	case abi.CodeCAS:
 		if len(in) < 16 {
 			return abi.ErrInvalid

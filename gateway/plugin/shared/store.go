@@ -1,4 +1,6 @@
-package plugin
+// Package shared keeps what the instances of a plugin share on one node, in memory and bounded: the plugin's own state, and
+// answers it caches for the account that calls. Its main type is Store.
+package shared
 
 import (
 	"bytes"
@@ -11,17 +13,12 @@ import (
 	"github.com/postern-gateway/postern/sdk/abi"
 )
 
-// Errors of host operations. An ABI tells them to its guests in its own way; whatever wraps none of them is reported as
-// ErrUnavailable.
+// Errors of both kinds of store.
 var (
-	ErrNotFound     = errors.New("not found")
-	ErrConflict     = errors.New("the stored value differs")
-	ErrDenied       = errors.New("not granted")
-	ErrInvalid      = errors.New("malformed or too large")
-	ErrUnavailable  = errors.New("not available now")
-	ErrInsufficient = errors.New("insufficient balance")
-	ErrExpired      = errors.New("revoked or expired")
-	ErrLimit        = errors.New("too many calls, or no room left")
+	ErrNotFound = errors.New("not found")
+	ErrConflict = errors.New("the stored value differs")
+	ErrInvalid  = errors.New("malformed or too large")
+	ErrLimit    = errors.New("too many calls, or no room left")
 )
 
 const (
@@ -30,10 +27,10 @@ const (
 	entryCost = 128
 )
 
-// Shared is the state of one plugin on this node: bounded, in memory, gone when the process ends. It outlives reloads and
+// Store is the state of one plugin on this node: bounded, in memory, gone when the process ends. It outlives reloads and
 // is shared by all instances. An entry whose time is over is not there. When it is full, writes of new octets give
 // ErrLimit: nothing is pushed out, because what would be lost is somebody's rate limit.
-type Shared struct {
+type Store struct {
 	seed  maphash.Seed
 	clock func() time.Time
 	start time.Time
@@ -50,11 +47,13 @@ type shard struct {
 
 type entry struct {
 	value   []byte
-	expires int64 // nanoseconds since Shared.start; 0: never
+	expires int64 // nanoseconds since Store.start; 0: never
 }
 
-func newShared(limit int64, clock func() time.Time) *Shared {
-	s := &Shared{seed: maphash.MakeSeed(), clock: clock, start: clock()}
+// New returns an empty store for limit octets, keys, values and what an entry costs besides counted. clock is the wall
+// clock, time.Now but in tests.
+func New(limit int64, clock func() time.Time) *Store {
+	s := &Store{seed: maphash.MakeSeed(), clock: clock, start: clock()}
 	for i := range s.shard {
 		s.shard[i] = shard{entries: make(map[string]*entry), limit: limit / shards}
 	}
@@ -62,9 +61,9 @@ func newShared(limit int64, clock func() time.Time) *Shared {
 }
 
 // now is monotonic as time.Now is, so that a clock set back prolongs nothing.
-func (s *Shared) now() int64 { return int64(s.clock().Sub(s.start)) + 1 }
+func (s *Store) now() int64 { return int64(s.clock().Sub(s.start)) + 1 }
 
-func (s *Shared) of(key []byte) *shard { return &s.shard[maphash.Bytes(s.seed, key)%shards] }
+func (s *Store) of(key []byte) *shard { return &s.shard[maphash.Bytes(s.seed, key)%shards] }
 
 // live returns the entry of key, or nil; one whose time is over is removed.
 func (d *shard) live(key []byte, now int64) *entry {
@@ -140,7 +139,7 @@ func checkKey(key []byte, ttl time.Duration) error {
 }
 
 // Get appends the value of key to dst, or gives ErrNotFound.
-func (s *Shared) Get(dst, key []byte) ([]byte, error) {
+func (s *Store) Get(dst, key []byte) ([]byte, error) {
 	if err := checkKey(key, 0); err != nil {
 		return dst, err
 	}
@@ -155,7 +154,7 @@ func (s *Shared) Get(dst, key []byte) ([]byte, error) {
 }
 
 // Put sets key for ttl; 0 is for ever.
-func (s *Shared) Put(key, value []byte, ttl time.Duration) error {
+func (s *Store) Put(key, value []byte, ttl time.Duration) error {
 	if err := checkKey(key, ttl); err != nil || len(value) > abi.MaxValue {
 		return ErrInvalid
 	}
@@ -167,7 +166,7 @@ func (s *Shared) Put(key, value []byte, ttl time.Duration) error {
 }
 
 // CAS sets key only when its value is old, absent meaning that there must be none; else ErrConflict.
-func (s *Shared) CAS(key, old, value []byte, absent bool, ttl time.Duration) error {
+func (s *Store) CAS(key, old, value []byte, absent bool, ttl time.Duration) error {
 	if err := checkKey(key, ttl); err != nil || len(value) > abi.MaxValue {
 		return ErrInvalid
 	}
@@ -183,7 +182,7 @@ func (s *Shared) CAS(key, old, value []byte, absent bool, ttl time.Duration) err
 }
 
 // Delete removes key; removing what is not there is no error.
-func (s *Shared) Delete(key []byte) error {
+func (s *Store) Delete(key []byte) error {
 	if err := checkKey(key, 0); err != nil {
 		return err
 	}
@@ -198,7 +197,7 @@ func (s *Shared) Delete(key []byte) error {
 
 // Count adds delta to a counter (an entry of 8 octets, little-endian) and returns its new value. ttl counts from the first
 // use; 0 is for ever. ErrInvalid when the entry is no counter or would overflow.
-func (s *Shared) Count(key []byte, delta int64, ttl time.Duration) (int64, error) {
+func (s *Store) Count(key []byte, delta int64, ttl time.Duration) (int64, error) {
 	if err := checkKey(key, ttl); err != nil {
 		return 0, err
 	}
@@ -225,7 +224,7 @@ func (s *Shared) Count(key []byte, delta int64, ttl time.Duration) (int64, error
 }
 
 // Size is how many octets the state holds, as it is counted against its limit, and how many entries.
-func (s *Shared) Size() (octets int64, entries int) {
+func (s *Store) Size() (octets int64, entries int) {
 	for i := range s.shard {
 		d := &s.shard[i]
 		d.mu.Lock()
