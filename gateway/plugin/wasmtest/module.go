@@ -27,7 +27,7 @@ const (
 // Signature is a function's type.
 type Signature struct{ Params, Results []Type }
 
-// Sig is the signature of a function with at most one result; types are given params first. Sig() is () -> ().
+// Sig is a signature with these params and no result.
 func Sig(params ...Type) Signature { return Signature{Params: params} }
 
 // To adds results.
