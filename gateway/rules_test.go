@@ -25,15 +25,15 @@ const module = "github.com/postern-gateway/postern"
 var layers = [][]string{
 	{"gateway", "gateway/bench", "sdk/conformance", "examples/*", "examples/sandbox/*", "plugins/*"},
 	{"gateway/admin", "gateway/console", "gateway/project", "sdk/plugintest", "plugins/redact/placeholder"},
-	{"gateway/server", "gateway/fleet", "plugins/redact/detect"},
-	{"gateway/policy", "gateway/proxy", "gateway/plugin/abi1", "gateway/plugin/proxywasm"},
+	{"gateway/server", "gateway/fleet", "gateway/project/trial", "plugins/redact/detect"},
+	{"gateway/policy", "gateway/project/world", "gateway/proxy", "gateway/plugin/abi1", "gateway/plugin/proxywasm"},
 	{"gateway/upstream", "gateway/plugin", "gateway/fetch", "gateway/ledger", "gateway/replay", "gateway/account", "gateway/privacy", "gateway/listener"},
 	{"gateway/plugin/code", "gateway/plugin/shared"},
 	{"gateway/config", "gateway/ledger/record", "gateway/carrier", "gateway/provider/openai", "gateway/provider/providertest"},
 	{"gateway/variable"},
 	{"sdk/go", "gateway/plugin/admission", "gateway/plugin/wasmtest", "gateway/expr", "gateway/schema", "gateway/provider", "gateway/http1", "gateway/certificate", "gateway/pool", "gateway/state/badger", "gateway/state/memory", "gateway/state/statetest", "gateway/route"},
 	{"gateway/manifest", "gateway/attribute"},
-	{"sdk/abi", "gateway/exchange", "gateway/secret", "gateway/state", "gateway/telemetry"},
+	{"sdk", "sdk/abi", "gateway/exchange", "gateway/secret", "gateway/state", "gateway/telemetry"},
 }
 
 // reasons is every direct dependency with the one reason it is there.

@@ -34,6 +34,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/manifest"
 	"github.com/postern-gateway/postern/gateway/plugin"
 	"github.com/postern-gateway/postern/gateway/plugin/abi1"
+	"github.com/postern-gateway/postern/gateway/project/world"
 	"github.com/postern-gateway/postern/sdk/abi"
 	postern "github.com/postern-gateway/postern/sdk/go"
 )
@@ -50,7 +51,7 @@ type Config struct {
 
 	compiled *config.Plugin
 	host     *plugin.Host
-	worlds   *worlds
+	worlds   *world.Stand
 }
 
 // Stage is one use of the plugin.
@@ -131,6 +132,12 @@ type Answer struct {
 	Body        []byte
 	Header      exchange.Header
 }
+
+// World is what a case's plugin meets behind the host operations.
+type World = world.World
+
+// Hold is what a plugin did with one hold.
+type Hold = world.Hold
 
 // caller runs events in one of the two ways.
 type caller interface {
@@ -216,8 +223,8 @@ func (c *Config) load(t *testing.T) {
 // start makes the host that all cases run on, one after the other.
 func (c *Config) start(t *testing.T) {
 	t.Helper()
-	c.worlds = new(worlds)
-	c.worlds.current.Store(newWorld(new(Case)))
+	c.worlds = new(world.Stand)
+	c.worlds.Put(world.New(world.Config{}))
 	host, err := plugin.NewHost(plugin.Config{
 		Log:      slog.New(slog.NewTextHandler(c.worlds, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: noTime})),
 		CacheDir: CacheDir(), ABIs: []plugin.ABI{abi1.New()}, Services: plugin.Services{Accounts: c.worlds, Ledger: c.worlds},
@@ -312,8 +319,8 @@ func (c *Config) stages(t *testing.T, list []Stage) []*config.Stage {
 // run plays one case.
 func (c *Config) run(t *testing.T, k *Case, open func(*testing.T, *plugin.Host, *Config, []*config.Stage) (caller, error)) []*Outcome {
 	t.Helper()
-	world := newWorld(k)
-	c.worlds.current.Store(world)
+	world := world.New(world.Config{Accounts: k.Accounts, Balances: k.Balances})
+	c.worlds.Put(world)
 	defer c.host.Forget(c.Name)
 	list := k.Stages
 	if list == nil {
@@ -336,7 +343,7 @@ func (c *Config) run(t *testing.T, k *Case, open func(*testing.T, *plugin.Host, 
 		}
 		return nil
 	}
-	world.said() // what was logged while configuring: each instance says it once
+	world.Said() // what was logged while configuring: each instance says it once
 	var outcomes []*Outcome
 	x, carry := fill(k.Exchange), []byte(nil)
 	for n := range k.Events {
@@ -344,7 +351,7 @@ func (c *Config) run(t *testing.T, k *Case, open func(*testing.T, *plugin.Host, 
 		if e.Exchange != nil {
 			x, carry = fill(e.Exchange), nil
 		}
-		world.pass(e.After)
+		world.Pass(e.After)
 		if e.Before != nil {
 			e.Before(x)
 		}
@@ -360,7 +367,7 @@ func (c *Config) run(t *testing.T, k *Case, open func(*testing.T, *plugin.Host, 
 		err := call.Call(ctx, ev, &res)
 		cancel()
 		o := apply(x, stages[e.Stage].Phase, ev, &res, err)
-		o.Log, o.World = world.said(), world
+		o.Log, o.World = world.Said(), world
 		if o.Carry != nil {
 			carry = o.Carry
 		}

@@ -1,4 +1,6 @@
-package plugintest
+// Package world is what a plugin under test meets instead of a gateway: its main type is World, the accounts, the ledger, the
+// clock and the random octets behind the host operations. A Stand lets one plugin host serve one World after the other.
+package world
 
 import (
 	"bytes"
@@ -14,7 +16,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/plugin"
 )
 
-// World is what a case's plugin meets behind the host operations: accounts, a ledger where every unit costs one unit of the
+// World is what a plugin meets behind the host operations: accounts, a ledger where every unit costs one unit of the
 // currency, a clock that stands still between events, and random octets that are the same in every run.
 type World struct {
 	mu       sync.Mutex
@@ -39,50 +41,75 @@ type Hold struct {
 	Tags     map[string]string
 }
 
-// worlds is the world of the case that runs, for the host that all cases share.
-type worlds struct{ current atomic.Pointer[World] }
-
-func (w *worlds) Now() time.Time              { return w.current.Load().Now() }
-func (w *worlds) Read(b []byte) (int, error)  { return w.current.Load().Read(b) }
-func (w *worlds) Write(b []byte) (int, error) { return w.current.Load().Write(b) }
-
-func (w *worlds) Key(ctx context.Context, presented []byte) (exchange.Identity, error) {
-	return w.current.Load().Key(ctx, presented)
+// Config is what a World begins with.
+type Config struct {
+	Accounts map[string]exchange.Identity // by the API key that is presented
+	Balances map[string]int64             // what accounts have, in whole units of the currency
 }
 
-func (w *worlds) Hold(ctx context.Context, x *exchange.Exchange, account, model string, most *exchange.Usage) (string, exchange.Amount, error) {
-	return w.current.Load().Hold(ctx, x, account, model, most)
+// Stand shows a plugin host the World that was put there last, so that tests share what takes long to start. Put is called
+// before the host is used.
+type Stand struct{ current atomic.Pointer[World] }
+
+// Put makes w what the host meets from now on.
+func (s *Stand) Put(w *World) { s.current.Store(w) }
+
+// Now is the World's clock.
+func (s *Stand) Now() time.Time { return s.current.Load().Now() }
+
+// Read gives the World's random octets.
+func (s *Stand) Read(b []byte) (int, error) { return s.current.Load().Read(b) }
+
+// Write takes the log.
+func (s *Stand) Write(b []byte) (int, error) { return s.current.Load().Write(b) }
+
+// Key is the World's.
+func (s *Stand) Key(ctx context.Context, presented []byte) (exchange.Identity, error) {
+	return s.current.Load().Key(ctx, presented)
 }
 
-func (w *worlds) Settle(ctx context.Context, x *exchange.Exchange, hold string, used *exchange.Usage, tags map[string]string) (*exchange.Receipt, error) {
-	return w.current.Load().Settle(ctx, x, hold, used, tags)
+// Hold is the World's.
+func (s *Stand) Hold(ctx context.Context, x *exchange.Exchange, account, model string, most *exchange.Usage) (string, exchange.Amount, error) {
+	return s.current.Load().Hold(ctx, x, account, model, most)
 }
 
-func (w *worlds) Release(ctx context.Context, x *exchange.Exchange, hold string) error {
-	return w.current.Load().Release(ctx, x, hold)
+// Settle is the World's.
+func (s *Stand) Settle(ctx context.Context, x *exchange.Exchange, hold string, used *exchange.Usage, tags map[string]string) (*exchange.Receipt, error) {
+	return s.current.Load().Settle(ctx, x, hold, used, tags)
 }
 
-func newWorld(k *Case) *World {
+// Release is the World's.
+func (s *Stand) Release(ctx context.Context, x *exchange.Exchange, hold string) error {
+	return s.current.Load().Release(ctx, x, hold)
+}
+
+// New returns a world that begins on 2 January 2026, with the same random octets every time.
+func New(c Config) *World {
+	balances := maps.Clone(c.Balances)
+	if balances == nil {
+		balances = map[string]int64{}
+	}
 	return &World{
-		accounts: k.Accounts, balances: maps.Clone(k.Balances), holds: map[string]*Hold{},
+		accounts: c.Accounts, balances: balances, holds: map[string]*Hold{},
 		now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), random: rand.NewChaCha8([32]byte{1}),
 	}
 }
 
-// Now is the case's clock.
+// Now is the world's clock.
 func (w *World) Now() time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.now
 }
 
-func (w *World) pass(d time.Duration) {
+// Pass lets the clock go on.
+func (w *World) Pass(d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.now = w.now.Add(d)
 }
 
-// Read gives the case's random octets.
+// Read gives the world's random octets.
 func (w *World) Read(b []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -96,7 +123,8 @@ func (w *World) Write(b []byte) (int, error) {
 	return w.log.Write(b)
 }
 
-func (w *World) said() string {
+// Said returns what was logged since it was last asked.
+func (w *World) Said() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := w.log.String()
@@ -122,7 +150,7 @@ func (w *World) Holds() map[string]Hold {
 	return list
 }
 
-// Key finds an account by the case's table. A key called "expired" is expired, one called "unavailable" can not be looked up.
+// Key finds an account by the table of accounts. A key called "expired" is expired, one called "unavailable" can not be looked up.
 func (w *World) Key(_ context.Context, presented []byte) (exchange.Identity, error) {
 	switch string(presented) {
 	case "expired":
