@@ -28,15 +28,10 @@ func (l *loader) pluginBlocks() {
 	kind := l.main.Find("plugin")
 	for _, n := range l.plugins.List {
 		s := schema.Open(l, n.Block, kind)
-		limits := s.One("limits")
 		p := n.Value
 		*p = Plugin{
 			Name: n.Name, Source: s.Text("source"), SHA256: strings.ToLower(s.Text("sha256")), Grants: s.Words("grants"), Range: s.At,
-			Limits: PluginLimits{
-				Memory: limits.Size("memory"), CPU: limits.Span("cpu"), Start: limits.Span("start"), Depth: int(limits.Count("depth")),
-				Instances: int(limits.Count("instances")), Queue: limits.Span("queue"), Wait: limits.Span("wait"),
-				Operations: int(limits.Count("operations")), Log: limits.Size("log"),
-			},
+			Limits: pluginLimits(s.One("limits")),
 		}
 		if p.SHA256 != "" && !hashPattern.MatchString(p.SHA256) {
 			l.Errorf(s.Where("sha256"), "Invalid hash", "sha256 is 64 hexadecimal digits, as sha256sum prints them.")
@@ -59,6 +54,14 @@ func (l *loader) pluginBlocks() {
 				l.Errorf(s.Where("grants"), "Missing grant", "The plugin asks for %s: it %s. If you consent, write grants = [%s].", g.Capability, g.Reason, strings.Join(append(slices.Clone(p.Grants), g.Capability), ", "))
 			}
 		}
+	}
+}
+
+func pluginLimits(s *schema.Section) PluginLimits {
+	return PluginLimits{
+		Memory: s.Size("memory"), CPU: s.Span("cpu"), Start: s.Span("start"), Depth: int(s.Count("depth")),
+		Instances: int(s.Count("instances")), Queue: s.Span("queue"), Wait: s.Span("wait"),
+		Operations: int(s.Count("operations")), Log: s.Size("log"),
 	}
 }
 
