@@ -1,0 +1,7 @@
+policy "tenant" {
+  authorize "scopes" {
+    config {
+      all = [request.method == "GET" ? "files:read" : "files:write"]
+    }
+  }
+}
