@@ -43,7 +43,18 @@ const (
 	MaxLog       = 8 << 10   // octets logged in one event; the rest is dropped
 	MaxFetches   = 8         // operations OpFetch of one result
 	MaxAwaits    = 4         // results ActionAwait in a row for one event
+	MaxFetch     = 1 << 20   // octets of the value of OpFetch
 	MaxFetched   = 1 << 20   // octets of the body of a fetch's answer
+)
+
+// Outcomes of a fetch, its answer's member error; empty when an answer came, whatever its status.
+const (
+	FetchDenied      = "denied"      // the operator did not grant the origin, the upstream or the address
+	FetchInvalid     = "invalid"     // the request is malformed or beyond a bound; nothing was sent
+	FetchTimeout     = "timeout"     // the answer was not whole in time
+	FetchUnreachable = "unreachable" // no connection, or one that broke, or no HTTP
+	FetchTooLarge    = "too_large"   // the answer's head or body is larger than is taken
+	FetchBusy        = "busy"        // too many fetches of the plugin are under way
 )
 
 // Event is what happened.
@@ -137,19 +148,19 @@ type Code uint32
 
 // The codes of the host import op. Inputs and outputs are Values unless they say otherwise; what needs a grant says which.
 const (
-	CodeTime    Code = iota + 1 // out: i64 nanoseconds since 1970, raw
-	CodeRandom                  // out: fills outcap octets
-	CodeGet                     // state: in key bytes; out value bytes
-	CodePut                     // state: in u64 ttl ns (0: none), u32 key length, key, value
-	CodeCAS                     // state: in u64 ttl ns, u32 key length, u32 old length (NoValue: must be absent), key, old, new
-	CodeDelete                  // state: in key bytes
-	CodeCount                   // state: in i64 delta, u64 ttl ns (from the first), key; out: i64 new value, raw
-	CodeKey                     // accounts: in the presented API key, bytes; out: object account, key, name, scopes
-	CodeHold                    // ledger: in object account, model, max (units); out: object hold, amount
-	CodeSettle                  // ledger: in object hold, usage (units), estimated, tags; out: object amount, balance
-	CodeRelease                 // ledger: in the hold, bytes
-	CodeCacheGet                // cache: in key bytes; out value bytes
-	CodeCachePut                // cache: in u64 ttl ns, u32 key length, key, value
+	CodeTime     Code = iota + 1 // out: i64 nanoseconds since 1970, raw
+	CodeRandom                   // out: fills outcap octets
+	CodeGet                      // state: in key bytes; out value bytes
+	CodePut                      // state: in u64 ttl ns (0: none), u32 key length, key, value
+	CodeCAS                      // state: in u64 ttl ns, u32 key length, u32 old length (NoValue: must be absent), key, old, new
+	CodeDelete                   // state: in key bytes
+	CodeCount                    // state: in i64 delta, u64 ttl ns (from the first), key; out: i64 new value, raw
+	CodeKey                      // accounts: in the presented API key, bytes; out: object account, key, name, scopes
+	CodeHold                     // ledger: in object account, model, max (units); out: object hold, amount
+	CodeSettle                   // ledger: in object hold, usage (units), estimated, tags; out: object amount, balance
+	CodeRelease                  // ledger: in the hold, bytes
+	CodeCacheGet                 // cache: in key bytes; out value bytes
+	CodeCachePut                 // cache: in u64 ttl ns, u32 key length, key, value
 )
 
 // NoValue is the old length of CodeCAS that asks for absence.

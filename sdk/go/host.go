@@ -153,6 +153,20 @@ func (h *Host) Count(key []byte, delta int64, ttl time.Duration) (int64, error) 
 	return int64(u64(out)), nil
 }
 
+// CacheGet reads from the caller's account's part of the plugin's cache (grant cache). ErrNotFound when the key is not there
+// or its time is over; ErrUnavailable when the caller has no account.
+func (h *Host) CacheGet(key []byte) ([]byte, error) {
+	return h.call(abi.CodeCacheGet, append(h.in[:0], key...))
+}
+
+// CachePut writes to the caller's account's part of the plugin's cache (grant cache), where the least used makes room. The ttl is
+// more than 0. ErrUnavailable when the caller has no account; ErrLimit when the value is larger than the whole cache.
+func (h *Host) CachePut(key, value []byte, ttl time.Duration) error {
+	in := appendU32(appendU64(h.in[:0], uint64(ttl)), uint32(len(key)))
+	_, err := h.call(abi.CodeCachePut, append(append(in, key...), value...))
+	return err
+}
+
 // Identity is who an API key belongs to.
 type Identity struct {
 	Account []byte

@@ -1,6 +1,10 @@
 package postern
 
-import "github.com/postern-gateway/postern/sdk/abi"
+import (
+	"time"
+
+	"github.com/postern-gateway/postern/sdk/abi"
+)
 
 // Result is what the plugin decides. As it is given to Plugin.On it means: go on, change nothing. Operations take effect
 // together, after On returned nil; the host refuses the whole result when one of them is not allowed (sdk/ABI.md says what
@@ -108,3 +112,63 @@ func (r *Result) Meter(name string, n int64) {
 
 // Done asks for no more events at this stage in this exchange; the operations of this result apply.
 func (r *Result) Done() { r.action = abi.ActionDone }
+
+// Fetch is an HTTP request that a plugin asks the gateway to make, with the grant fetch.
+type Fetch struct {
+	URL      string        // absolute; its origin is one the operator granted. Or else:
+	Upstream string        // an upstream's name, which the operator granted,
+	Path     string        // with the path there, and the query
+	Method   string        // default GET
+	Headers  []Field       // names in lower case, each once
+	Body     []byte        // none with GET and HEAD
+	Timeout  time.Duration // default, and most: what the operator allows
+	Cache    time.Duration // how old an answer may be that was given to the same request; 0: it is made anew
+	Max      int           // octets of the answer's body, at most 1 MiB; default 64 KiB
+}
+
+// Field is a header field of a Fetch.
+type Field struct{ Name, Value string }
+
+// Fetch asks for a request, to be made when the result awaits; up to eight with different names (a-z, 0-9 and _, at most
+// 64 octets), which are made at the same time. Their answers come with EventFetched, see Event.Answer. Besides fetches, a
+// result that awaits may hold Carry and Meter only.
+func (r *Result) Fetch(name string, q Fetch) {
+	op := len(r.ops)
+	r.head(abi.OpFetch, name, 0)
+	value, members := len(r.ops), uint32(0)
+	r.ops = abi.AppendObject(r.ops, 0)
+	text := func(key, value string) {
+		if value != "" {
+			r.ops = abi.AppendString(abi.AppendKey(r.ops, key), value)
+			members++
+		}
+	}
+	number := func(key string, n int64) {
+		if n != 0 {
+			r.ops = abi.AppendInt(abi.AppendKey(r.ops, key), n)
+			members++
+		}
+	}
+	text("url", q.URL)
+	text("upstream", q.Upstream)
+	text("path", q.Path)
+	text("method", q.Method)
+	text("body", String(q.Body))
+	number("timeout", int64(q.Timeout))
+	number("cache", int64(q.Cache))
+	number("max", int64(q.Max))
+	if len(q.Headers) > 0 {
+		r.ops = abi.AppendObject(abi.AppendKey(r.ops, "headers"), len(q.Headers))
+		for _, f := range q.Headers {
+			r.ops = abi.AppendString(abi.AppendKey(r.ops, f.Name), f.Value)
+		}
+		members++
+	}
+	// How long it became is known now.
+	putU32(r.ops[op+4:], uint32(len(r.ops)-value))
+	putU32(r.ops[value+1:], members)
+}
+
+// Await asks to be called again, with EventFetched, when every Fetch of this result is done. No instance is held until then:
+// what the plugin has to remember goes into Carry.
+func (r *Result) Await() { r.action = abi.ActionAwait }
