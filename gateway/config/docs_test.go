@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/postern-gateway/postern/gateway/attribute"
 	"github.com/postern-gateway/postern/gateway/expr"
 	"github.com/postern-gateway/postern/gateway/schema"
 )
@@ -163,7 +164,7 @@ func functionTable() string {
 func attributeTable() string {
 	var out strings.Builder
 	out.WriteString("\n| name | kind | from phase | |\n|---|---|---|---|\n")
-	for _, a := range slices.Concat(expr.Attributes(), expr.Groups()) {
+	for _, a := range slices.Concat(attribute.All(), attribute.Groups()) {
 		fmt.Fprintf(&out, "| `%s` | %s | %s | %s |\n", a.Name, kindOf(a.Type), a.Since, strings.ReplaceAll(a.Summary, "|", "\\|"))
 	}
 	return out.String() + "\n"

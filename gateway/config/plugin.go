@@ -14,7 +14,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
-	"github.com/postern-gateway/postern/gateway/expr"
+	"github.com/postern-gateway/postern/gateway/attribute"
 	"github.com/postern-gateway/postern/gateway/manifest"
 	"github.com/postern-gateway/postern/gateway/schema"
 )
@@ -114,17 +114,17 @@ func (l *loader) manifest(p *Plugin, s *schema.Section) {
 // sees checks what a manifest wants to see against what there is at each phase.
 func (l *loader) sees(m *manifest.Manifest, name string) {
 	for _, h := range m.Hooks {
-		for _, attribute := range h.Sees.Attributes {
-			at := l.quoted(h.Range, name, attribute)
-			a, ok := expr.Lookup(attribute)
+		for _, seen := range h.Sees.Attributes {
+			at := l.quoted(h.Range, name, seen)
+			a, ok := attribute.Lookup(seen)
 			if !ok {
 				var names []string
-				for _, a := range expr.Attributes() {
+				for _, a := range attribute.All() {
 					names = append(names, a.Name)
 				}
-				l.Errorf(at, "Unknown attribute", "There is no attribute %q.%s", attribute, schema.Choices(attribute, names))
+				l.Errorf(at, "Unknown attribute", "There is no attribute %q.%s", seen, schema.Choices(seen, names))
 			} else if a.Since > h.Phase {
-				l.Errorf(at, "Not known yet", "%s is known from phase %s on, and this hook is at %s.", attribute, a.Since, h.Phase)
+				l.Errorf(at, "Not known yet", "%s is known from phase %s on, and this hook is at %s.", seen, a.Since, h.Phase)
 			}
 		}
 	}

@@ -29,6 +29,7 @@ type Exchange struct {
 	Receipt  *Receipt // set when the hold was settled
 	Upstream string   // the upstream the last attempt went to
 	Attempts int      // how many times an upstream was called
+	Fuel     int64    // the CPU plugins have used for it so far, in units of about one instruction
 	Problem  *Problem // why the gateway answered instead of an upstream
 	Answered string   // the stage that answered ("policy.tenant require chat_scope"); empty if none did
 

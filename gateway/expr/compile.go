@@ -12,6 +12,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 
+	"github.com/postern-gateway/postern/gateway/attribute"
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/manifest"
 )
@@ -118,25 +119,23 @@ func (c *compiler) node(e hcl.Expression) *node {
 
 // traversal compiles a name and what is picked of it.
 func (c *compiler) traversal(e *hclsyntax.ScopeTraversalExpr) *node {
-	r := resolve(e.Traversal)
-	if r.group != nil {
-		return c.failf(e.Range(), "Incomplete name", `%s is not a value itself: write %s["name"].`, r.group.Name, r.group.Name)
+	r := attribute.Resolve(e.Traversal)
+	if r.Group != nil {
+		return c.failf(e.Range(), "Incomplete name", `%s is not a value itself: write %s["name"].`, r.Group.Name, r.Group.Name)
 	}
-	if r.attribute == nil {
+	if r.Attribute == nil {
 		return c.unknownName(e.Traversal)
 	}
-	return c.steps(c.attribute(e.Range(), r.attribute), r.rest)
+	return c.steps(c.attribute(e.Range(), r.Attribute), r.Rest)
 }
 
 // attribute makes a node for an attribute, if the phase knows it.
-func (c *compiler) attribute(at hcl.Range, a *Attribute) *node {
+func (c *compiler) attribute(at hcl.Range, a *attribute.Attribute) *node {
 	if a.Since > c.scope.Phase {
 		return c.failf(at, "Used too early", "%s is known from phase %s on; this is evaluated at %s.", a.Name, a.Since, c.scope.Phase)
 	}
 	c.uses[a.Name] = a.Since
-	n := *a.node
-	n.at = at
-	return &n
+	return attributeNode(at, a)
 }
 
 // unknownName says what there is instead of a name that does not exist.
@@ -144,7 +143,7 @@ func (c *compiler) unknownName(t hcl.Traversal) *node {
 	roots := slices.Sorted(maps.Keys(c.scope.Values))
 	var names []string
 	name, at := t.RootName(), t[0].SourceRange()
-	for _, a := range slices.Concat(Attributes(), Groups()) {
+	for _, a := range slices.Concat(attribute.All(), attribute.Groups()) {
 		root, _, _ := strings.Cut(a.Name, ".")
 		roots = append(roots, root)
 		if root == t.RootName() {
@@ -198,19 +197,19 @@ func (c *compiler) member(n *node, name string, at hcl.Range) *node {
 // indexed compiles collection[key]. The collection may be a group of names; the key is then constant.
 func (c *compiler) indexed(e *hclsyntax.IndexExpr) *node {
 	if t, ok := e.Collection.(*hclsyntax.ScopeTraversalExpr); ok {
-		if r := resolve(t.Traversal); r.group != nil {
+		if r := attribute.Resolve(t.Traversal); r.Group != nil {
 			key := c.convert(c.node(e.Key), cty.String)
 			switch {
 			case key == nil:
 				return nil
 			case !key.isConstant():
-				return c.failf(e.Key.Range(), "Name not constant", "The name in %s[...] is text that is known when the configuration loads.", r.group.Name)
+				return c.failf(e.Key.Range(), "Name not constant", "The name in %s[...] is text that is known when the configuration loads.", r.Group.Name)
 			}
 			name, err := key.text(nil)
 			if err != nil {
 				name = "?" // not known while validating
 			}
-			return c.attribute(e.Range(), r.group.member(name))
+			return c.attribute(e.Range(), r.Group.Member(name))
 		}
 	}
 	collection, key := c.node(e.Collection), c.node(e.Key)

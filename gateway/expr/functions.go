@@ -14,6 +14,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
 
+	"github.com/postern-gateway/postern/gateway/attribute"
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/manifest"
 )
@@ -229,9 +230,9 @@ func (c *compiler) length(at hcl.Range, args []*node) *node {
 // has compiles has(group, "name"). The group is not a value, so it is looked at as it is written.
 func (c *compiler) has(e *hclsyntax.FunctionCallExpr) *node {
 	t, ok := e.Args[0].(*hclsyntax.ScopeTraversalExpr)
-	var g *Attribute
+	var g *attribute.Attribute
 	if ok {
-		g = resolve(t.Traversal).group
+		g = attribute.Resolve(t.Traversal).Group
 	}
 	if g == nil {
 		return c.failf(e.Args[0].Range(), "Wrong type", "has looks in request.headers, response.headers or attribute.")
@@ -241,10 +242,10 @@ func (c *compiler) has(e *hclsyntax.FunctionCallExpr) *node {
 	if !ok && len(c.diags) == before {
 		return later(e.Range())
 	}
-	if c.attribute(e.Args[0].Range(), g.member(name)) == nil || !ok {
+	if c.attribute(e.Args[0].Range(), g.Member(name)) == nil || !ok {
 		return nil
 	}
-	find := g.find(name)
+	find := g.Find(name)
 	return boolNode(e.Range(), func(x *exchange.Exchange) (bool, error) { _, ok := find(x); return ok, nil })
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/postern-gateway/postern/gateway/attribute"
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/secret"
 )
@@ -194,12 +195,12 @@ func TestAppendComposite(t *testing.T) {
 func TestAttributes(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
-	for _, a := range Attributes() {
+	for _, a := range attribute.All() {
 		if seen[a.Name] || a.Summary == "" || !strings.HasSuffix(a.Summary, ".") {
 			t.Errorf("%s: twice, or without summary", a.Name)
 		}
 		seen[a.Name] = true
-		found, ok := Lookup(a.Name)
+		found, ok := attribute.Lookup(a.Name)
 		if !ok || found.Name != a.Name || found.Since != a.Since {
 			t.Errorf("%s is not found", a.Name)
 		}
@@ -225,7 +226,7 @@ func TestAttributes(t *testing.T) {
 		`attribute["jwt.sub"]`: "alice", `request.headers["X-Tenant"]`: "acme", `request.headers.x-tenant`: "acme", `response.headers["content-type"]`: "text/event-stream",
 		"request.remote": "10.1.2.3", "target": "map[healthy:false model:gpt-x upstream:backup weight:1]", "request.host": "api.example.com", "response.usage.cached": "10",
 	} {
-		a, ok := Lookup(name)
+		a, ok := attribute.Lookup(name)
 		if !ok {
 			t.Errorf("%s is not found", name)
 			continue
@@ -235,7 +236,7 @@ func TestAttributes(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"", "nope", "identity", "request.headers", "attribute", "request.path.x", "targets[0]", "request.headers[0]", "a b", "${x}"} {
-		if a, ok := Lookup(name); ok {
+		if a, ok := attribute.Lookup(name); ok {
 			t.Errorf("%q is found: %s", name, a.Name)
 		}
 	}

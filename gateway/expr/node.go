@@ -6,6 +6,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/postern-gateway/postern/gateway/attribute"
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/sdk/abi"
 )
@@ -181,58 +182,32 @@ func objectNode(at hcl.Range, typ cty.Type, names []string, members map[string]*
 	}}
 }
 
-// addressNode, textsNode, unitsNode, targetsNode and targetNode make nodes of what an exchange has besides text, numbers
-// and bools.
-func addressNode(get func(x *exchange.Exchange) netip.Addr) *node {
-	n := builtNode(hcl.Range{}, func(dst []byte, x *exchange.Exchange) ([]byte, error) {
-		if a := get(x); a.IsValid() {
-			dst = a.AppendTo(dst)
-		}
-		return dst, nil
-	})
-	n.address = get
+// attributeNode reads an attribute.
+func attributeNode(at hcl.Range, a *attribute.Attribute) *node {
+	n := &node{}
+	switch r := &a.Read; {
+	case r.Text != nil:
+		n = textNode(at, func(x *exchange.Exchange) (string, error) { return r.Text(x), nil })
+	case r.Number != nil:
+		n = numberNode(at, func(x *exchange.Exchange) (number, error) { return whole64(r.Number(x)), nil })
+	case r.Truth != nil:
+		n = boolNode(at, func(x *exchange.Exchange) (bool, error) { return r.Truth(x), nil })
+	case r.Address != nil:
+		n = builtNode(at, func(dst []byte, x *exchange.Exchange) ([]byte, error) {
+			if v := r.Address(x); v.IsValid() {
+				dst = v.AppendTo(dst)
+			}
+			return dst, nil
+		})
+		n.address = r.Address
+	case r.Target != nil:
+		n = targetNode(at, func(x *exchange.Exchange) (*exchange.Target, error) { return r.Target(x), nil })
+	default:
+		n.list = &list{texts: r.Texts, units: r.Usage, targets: r.Targets}
+	}
+	n.typ, n.at = a.Type, at
+	n.append = func(dst []byte, x *exchange.Exchange) ([]byte, error) { return a.Append(dst, x), nil }
 	return n
-}
-
-func textsNode(get func(x *exchange.Exchange) []string) *node {
-	return &node{typ: cty.List(cty.String), list: &list{texts: get}, append: func(dst []byte, x *exchange.Exchange) ([]byte, error) {
-		texts := get(x)
-		dst = abi.AppendList(dst, len(texts))
-		for _, text := range texts {
-			dst = abi.AppendString(dst, text)
-		}
-		return dst, nil
-	}}
-}
-
-func unitsNode(get func(x *exchange.Exchange) *exchange.Usage) *node {
-	return &node{typ: cty.List(cty.Number), list: &list{units: get}, append: func(dst []byte, x *exchange.Exchange) ([]byte, error) {
-		units := &get(x).Units
-		dst = abi.AppendList(dst, len(units))
-		for _, n := range units {
-			dst = abi.AppendInt(dst, n)
-		}
-		return dst, nil
-	}}
-}
-
-func targetsNode(get func(x *exchange.Exchange) []exchange.Target) *node {
-	return &node{typ: cty.List(targetType), list: &list{targets: get}, append: func(dst []byte, x *exchange.Exchange) ([]byte, error) {
-		targets := get(x)
-		dst = abi.AppendList(dst, len(targets))
-		for i := range targets {
-			dst = appendTarget(dst, &targets[i])
-		}
-		return dst, nil
-	}}
-}
-
-func appendTarget(dst []byte, t *exchange.Target) []byte {
-	dst = abi.AppendObject(dst, len(targetType.AttributeTypes()))
-	dst = abi.AppendBool(abi.AppendKey(dst, "healthy"), t.Healthy)
-	dst = abi.AppendString(abi.AppendKey(dst, "model"), t.Model)
-	dst = abi.AppendString(abi.AppendKey(dst, "upstream"), t.Upstream)
-	return abi.AppendInt(abi.AppendKey(dst, "weight"), int64(t.Weight))
 }
 
 // The members of a target are empty when get gives none, and the whole is null.
@@ -246,7 +221,7 @@ func targetNode(at hcl.Range, get func(x *exchange.Exchange) (*exchange.Target, 
 		return t, err
 	}
 	return &node{
-		typ: targetType, at: at,
+		typ: attribute.TargetType(), at: at,
 		members: map[string]*node{
 			"healthy":  boolNode(at, func(x *exchange.Exchange) (bool, error) { t, err := read(x); return t.Healthy, err }),
 			"model":    textNode(at, func(x *exchange.Exchange) (string, error) { t, err := read(x); return t.Model, err }),
@@ -258,7 +233,7 @@ func targetNode(at hcl.Range, get func(x *exchange.Exchange) (*exchange.Target, 
 			if t == nil {
 				return abi.AppendNull(dst), err
 			}
-			return appendTarget(dst, t), err
+			return attribute.AppendTarget(dst, t), err
 		},
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/maphash"
 
+	"github.com/postern-gateway/postern/gateway/attribute"
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/expr"
@@ -18,7 +19,7 @@ type Layout struct {
 	phase      exchange.Phase
 	seed       maphash.Seed
 	headers    []string
-	attributes []*expr.Attribute
+	attributes []*attribute.Attribute
 	arguments  int
 	config     []byte // the stage's configuration, a Value
 }
@@ -27,11 +28,11 @@ type Layout struct {
 func (a *ABI) NewLayout(s *config.Stage, number int) (*Layout, error) {
 	l := &Layout{stage: uint32(number), phase: s.Phase, seed: a.seed, headers: s.Hook.Sees.Headers, arguments: len(s.Arguments)}
 	for _, name := range s.Hook.Sees.Attributes {
-		attribute, ok := expr.Lookup(name)
+		known, ok := attribute.Lookup(name)
 		if !ok {
 			return nil, fmt.Errorf("the manifest's hook %q sees an attribute %q, which there is not", s.Phase, name)
 		}
-		l.attributes = append(l.attributes, attribute)
+		l.attributes = append(l.attributes, known)
 	}
 	var err error
 	if l.config, err = expr.AppendValue(nil, s.Config); err != nil {

@@ -1,7 +1,10 @@
-package expr
+// Package attribute is the catalogue of what can be read of an exchange: its main type is Attribute. Expressions read
+// attributes by name, a plugin's manifest lists those the plugin gets to see, and frames carry them.
+package attribute
 
 import (
 	"crypto/tls"
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"strings"
@@ -11,45 +14,57 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/sdk/abi"
 )
 
-// Attribute is one name of the attribute catalogue: what expressions may read of an exchange, and what a manifest's
-// sees.attributes may list.
+// Attribute is one name of the catalogue: what expressions may read of an exchange, and what a manifest's
+// sees.attributes may list. It does not change.
 type Attribute struct {
 	Name    string
 	Type    cty.Type       // of the value in expressions
 	Since   exchange.Phase // the earliest phase at which it is known
 	Summary string
-
-	node *node // how it is read
+	Read    Reader // how it is read; empty for a group
 }
 
-// targetType is the type of a target; its members are encoded in the order of their names.
-var targetType = cty.Object(map[string]cty.Type{"healthy": cty.Bool, "model": cty.String, "upstream": cty.String, "weight": cty.Number})
+// Reader reads an attribute of an exchange. Exactly one function is set; none of them allocates, changes the exchange or
+// fails.
+type Reader struct {
+	Text    func(x *exchange.Exchange) string
+	Number  func(x *exchange.Exchange) int64
+	Truth   func(x *exchange.Exchange) bool
+	Address func(x *exchange.Exchange) netip.Addr // its text, empty when it is not valid
+	Texts   func(x *exchange.Exchange) []string
+	Usage   func(x *exchange.Exchange) *exchange.Usage // a count for each unit
+	Targets func(x *exchange.Exchange) []exchange.Target
+	Target  func(x *exchange.Exchange) *exchange.Target // nil when there is none
+}
 
-// Attributes lists the catalogue in the order of the documentation. Besides these there are the open groups
+// TargetType is the type of a target; its members are encoded in the order of their names.
+func TargetType() cty.Type {
+	return cty.Object(map[string]cty.Type{"healthy": cty.Bool, "model": cty.String, "upstream": cty.String, "weight": cty.Number})
+}
+
+// All lists the catalogue in the order of the documentation. Besides these there are the open groups
 // request.headers["name"], response.headers["name"] and attribute["plugin.name"], which Lookup knows.
-func Attributes() []*Attribute {
+func All() []*Attribute {
 	const (
 		always   = exchange.Authenticate
 		identity = exchange.Authorize
 		called   = exchange.Admit
 		answered = exchange.ResponsePhase
 	)
-	attribute := func(name string, since exchange.Phase, summary string, n *node) *Attribute {
-		return &Attribute{Name: name, Type: n.typ, Since: since, Summary: summary, node: n}
-	}
 	text := func(name string, since exchange.Phase, summary string, read func(x *exchange.Exchange) string) *Attribute {
-		return attribute(name, since, summary, textNode(hcl.Range{}, func(x *exchange.Exchange) (string, error) { return read(x), nil }))
+		return &Attribute{Name: name, Type: cty.String, Since: since, Summary: summary, Read: Reader{Text: read}}
 	}
 	number := func(name string, since exchange.Phase, summary string, read func(x *exchange.Exchange) int64) *Attribute {
-		return attribute(name, since, summary, numberNode(hcl.Range{}, func(x *exchange.Exchange) (number, error) { return whole64(read(x)), nil }))
+		return &Attribute{Name: name, Type: cty.Number, Since: since, Summary: summary, Read: Reader{Number: read}}
 	}
 	truth := func(name string, since exchange.Phase, summary string, read func(x *exchange.Exchange) bool) *Attribute {
-		return attribute(name, since, summary, boolNode(hcl.Range{}, func(x *exchange.Exchange) (bool, error) { return read(x), nil }))
+		return &Attribute{Name: name, Type: cty.Bool, Since: since, Summary: summary, Read: Reader{Truth: read}}
 	}
 	units := func(name string, since exchange.Phase, summary string, read func(x *exchange.Exchange) *exchange.Usage) []*Attribute {
-		list := []*Attribute{attribute(name, since, summary, unitsNode(read))}
+		list := []*Attribute{{Name: name, Type: cty.List(cty.Number), Since: since, Summary: summary, Read: Reader{Usage: read}}}
 		for u := range exchange.UnitCount {
 			list = append(list, number(name+"."+u.String(), since, "The "+u.String()+" of it.", func(x *exchange.Exchange) int64 { return read(x).Units[u] }))
 		}
@@ -65,7 +80,7 @@ func Attributes() []*Attribute {
 		text("request.path", always, "The canonical path.", func(x *exchange.Exchange) string { return x.Request.Path }),
 		text("request.query", always, `The query as sent, without "?".`, func(x *exchange.Exchange) string { return x.Request.Query }),
 		text("request.protocol", always, `"http1", "http2" or "http3".`, func(x *exchange.Exchange) string { return x.Request.Protocol.String() }),
-		attribute("request.remote", always, "The client's address, without port.", addressNode(func(x *exchange.Exchange) netip.Addr { return x.Request.Remote.Addr().Unmap() })),
+		{Name: "request.remote", Type: cty.String, Since: always, Summary: "The client's address, without port.", Read: Reader{Address: func(x *exchange.Exchange) netip.Addr { return x.Request.Remote.Addr().Unmap() }}},
 		text("request.user_agent", always, "The header user-agent.", func(x *exchange.Exchange) string { return x.Request.Header.Get("user-agent") }),
 		number("request.length", always, "Octets of the body, or -1 when that is not known beforehand.", func(x *exchange.Exchange) int64 { return x.Request.Length }),
 		text("request.tls.version", always, `"1.2" or "1.3"; empty on a cleartext listener.`, tlsVersion),
@@ -73,10 +88,11 @@ func Attributes() []*Attribute {
 		text("request.upgrade", always, `The protocol the client wants to switch to, such as "websocket", or empty.`, func(x *exchange.Exchange) string { return x.Request.Upgrade }),
 		text("route.name", always, "The route's name.", func(x *exchange.Exchange) string { return x.Route }),
 		text("listener.name", always, "The listener's name.", func(x *exchange.Exchange) string { return x.Listener }),
+		number("fuel", always, "The CPU plugins have used for this exchange so far, in units of about one instruction.", func(x *exchange.Exchange) int64 { return x.Fuel }),
 		text("identity.account", identity, "Who is charged; empty when nobody was identified.", func(x *exchange.Exchange) string { return x.Identity.Account }),
 		text("identity.key", identity, "The API key's id, never the key.", func(x *exchange.Exchange) string { return x.Identity.Key }),
 		text("identity.name", identity, "The API key's name.", func(x *exchange.Exchange) string { return x.Identity.Name }),
-		attribute("identity.scopes", identity, "What the API key may do.", textsNode(func(x *exchange.Exchange) []string { return x.Identity.Scopes })),
+		{Name: "identity.scopes", Type: cty.List(cty.String), Since: identity, Summary: "What the API key may do.", Read: Reader{Texts: func(x *exchange.Exchange) []string { return x.Identity.Scopes }}},
 		text("model", called, "The public model name the client sent; empty on routes without models.", func(x *exchange.Exchange) string { return x.Call.Model }),
 		text("call.format", called, `The wire format the client speaks, such as "openai".`, func(x *exchange.Exchange) string { return x.Call.Format }),
 		text("call.operation", called, `What is asked, such as "chat".`, func(x *exchange.Exchange) string { return x.Call.Operation }),
@@ -84,8 +100,8 @@ func Attributes() []*Attribute {
 	}, units("usage.max", called, "The most this call can use: a count for each unit.", func(x *exchange.Exchange) *exchange.Usage { return &x.Call.Max }),
 		[]*Attribute{
 			text("hold", called, "The ledger's hold that pays for this call; empty without one.", func(x *exchange.Exchange) string { return x.Hold }),
-			attribute("targets", exchange.Route, "The targets that can serve the model, in the order in which they are to be tried.", targetsNode(func(x *exchange.Exchange) []exchange.Target { return x.Call.Targets })),
-			attribute("target", exchange.RequestPhase, "The target in use.", targetNode(hcl.Range{}, chosen)),
+			{Name: "targets", Type: cty.List(TargetType()), Since: exchange.Route, Summary: "The targets that can serve the model, in the order in which they are to be tried.", Read: Reader{Targets: func(x *exchange.Exchange) []exchange.Target { return x.Call.Targets }}},
+			{Name: "target", Type: TargetType(), Since: exchange.RequestPhase, Summary: "The target in use.", Read: Reader{Target: chosen}},
 			text("upstream", answered, "The upstream that answered.", func(x *exchange.Exchange) string { return x.Upstream }),
 			number("response.status", answered, "The status code.", func(x *exchange.Exchange) int64 { return int64(x.Response.Status) }),
 			number("response.length", answered, "Octets of the body, or -1 when that is not known beforehand.", func(x *exchange.Exchange) int64 { return x.Response.Length }),
@@ -98,11 +114,11 @@ func Attributes() []*Attribute {
 }
 
 // chosen is Call.Chosen without the copy.
-func chosen(x *exchange.Exchange) (*exchange.Target, error) {
+func chosen(x *exchange.Exchange) *exchange.Target {
 	if i := x.Call.Target; i >= 0 && i < len(x.Call.Targets) {
-		return &x.Call.Targets[i], nil
+		return &x.Call.Targets[i]
 	}
-	return nil, nil
+	return nil
 }
 
 func tlsVersion(x *exchange.Exchange) string {
@@ -147,8 +163,8 @@ func Groups() []*Attribute {
 	}
 }
 
-// find looks one name of a group up; ok tells absent from empty.
-func (a *Attribute) find(key string) func(x *exchange.Exchange) (value string, ok bool) {
+// Find looks one name of a group up; ok tells absent from empty.
+func (a *Attribute) Find(key string) func(x *exchange.Exchange) (value string, ok bool) {
 	lower := strings.ToLower(key)
 	switch a.Name {
 	case "request.headers":
@@ -159,14 +175,15 @@ func (a *Attribute) find(key string) func(x *exchange.Exchange) (value string, o
 	return func(x *exchange.Exchange) (string, bool) { return x.Attribute(key) }
 }
 
-// member returns one name of a group.
-func (a *Attribute) member(key string) *Attribute {
-	find := a.find(key)
-	n := textNode(hcl.Range{}, func(x *exchange.Exchange) (string, error) { v, _ := find(x); return v, nil })
+// Member returns one name of a group.
+func (a *Attribute) Member(key string) *Attribute {
+	find := a.Find(key)
 	if a.Name != "attribute" {
 		key = strings.ToLower(key)
 	}
-	return &Attribute{Name: a.Name + `["` + key + `"]`, Type: cty.String, Since: a.Since, Summary: a.Summary, node: n}
+	return &Attribute{Name: a.Name + `["` + key + `"]`, Type: cty.String, Since: a.Since, Summary: a.Summary, Read: Reader{
+		Text: func(x *exchange.Exchange) string { v, _ := find(x); return v },
+	}}
 }
 
 func group(name string) (*Attribute, bool) {
@@ -181,7 +198,7 @@ func group(name string) (*Attribute, bool) {
 // Lookup finds an attribute by the name that a manifest or an expression uses. A member of a group is written
 // request.headers["name"], or request.headers.name.
 func Lookup(name string) (*Attribute, bool) {
-	for _, a := range Attributes() {
+	for _, a := range All() {
 		if a.Name == name {
 			return a, true
 		}
@@ -190,33 +207,33 @@ func Lookup(name string) (*Attribute, bool) {
 	if diags.HasErrors() {
 		return nil, false
 	}
-	r := resolve(traversal)
-	if r.attribute == nil || len(r.rest) > 0 {
+	r := Resolve(traversal)
+	if r.Attribute == nil || len(r.Rest) > 0 {
 		return nil, false
 	}
-	return r.attribute, true
+	return r.Attribute, true
 }
 
-// resolution is what a traversal begins with in the catalogue.
-type resolution struct {
-	attribute *Attribute    // nil: there is none
-	group     *Attribute    // set when it names a group and no member of it
-	rest      hcl.Traversal // what follows the attribute
+// Resolution is what a traversal begins with in the catalogue.
+type Resolution struct {
+	Attribute *Attribute    // nil: there is none
+	Group     *Attribute    // set when it names a group and no member of it
+	Rest      hcl.Traversal // what follows the attribute
 }
 
-// resolve finds the longest name of the catalogue that t begins with.
-func resolve(t hcl.Traversal) (r resolution) {
+// Resolve finds the longest name of the catalogue that t begins with.
+func Resolve(t hcl.Traversal) (r Resolution) {
 	name := t.RootName()
 	for i := 1; ; i++ {
 		if g, ok := group(name); ok {
 			if key := memberKey(t[i:]); key != "" {
-				return resolution{attribute: g.member(key), rest: t[i+1:]}
+				return Resolution{Attribute: g.Member(key), Rest: t[i+1:]}
 			}
-			return resolution{group: g}
+			return Resolution{Group: g}
 		}
-		for _, a := range Attributes() {
+		for _, a := range All() {
 			if a.Name == name {
-				r = resolution{attribute: a, rest: t[i:]}
+				r = Resolution{Attribute: a, Rest: t[i:]}
 			}
 		}
 		if i == len(t) {
@@ -250,6 +267,53 @@ func memberKey(t hcl.Traversal) string {
 // in the order of exchange.Unit; targets as objects with healthy, model, upstream and weight; target as one, null when none
 // is chosen.
 func (a *Attribute) Append(dst []byte, x *exchange.Exchange) []byte {
-	dst, _ = a.node.append(dst, x) // what reads an attribute never fails
+	switch r := &a.Read; {
+	case r.Text != nil:
+		return abi.AppendString(dst, r.Text(x))
+	case r.Number != nil:
+		return abi.AppendInt(dst, r.Number(x))
+	case r.Truth != nil:
+		return abi.AppendBool(dst, r.Truth(x))
+	case r.Address != nil:
+		dst = abi.AppendString(dst, "")
+		at := len(dst)
+		if v := r.Address(x); v.IsValid() {
+			dst = v.AppendTo(dst)
+			binary.LittleEndian.PutUint32(dst[at-4:], uint32(len(dst)-at))
+		}
+	case r.Texts != nil:
+		texts := r.Texts(x)
+		dst = abi.AppendList(dst, len(texts))
+		for _, text := range texts {
+			dst = abi.AppendString(dst, text)
+		}
+	case r.Usage != nil:
+		units := &r.Usage(x).Units
+		dst = abi.AppendList(dst, len(units))
+		for _, n := range units {
+			dst = abi.AppendInt(dst, n)
+		}
+	case r.Targets != nil:
+		targets := r.Targets(x)
+		dst = abi.AppendList(dst, len(targets))
+		for i := range targets {
+			dst = AppendTarget(dst, &targets[i])
+		}
+	case r.Target != nil:
+		t := r.Target(x)
+		if t == nil {
+			return abi.AppendNull(dst)
+		}
+		return AppendTarget(dst, t)
+	}
 	return dst
+}
+
+// AppendTarget appends a target as an object with healthy, model, upstream and weight.
+func AppendTarget(dst []byte, t *exchange.Target) []byte {
+	dst = abi.AppendObject(dst, 4)
+	dst = abi.AppendBool(abi.AppendKey(dst, "healthy"), t.Healthy)
+	dst = abi.AppendString(abi.AppendKey(dst, "model"), t.Model)
+	dst = abi.AppendString(abi.AppendKey(dst, "upstream"), t.Upstream)
+	return abi.AppendInt(abi.AppendKey(dst, "weight"), int64(t.Weight))
 }
