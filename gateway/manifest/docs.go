@@ -21,6 +21,11 @@ func (m *Manifest) Docs() string {
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", h.Phase, words(h.Sees.Headers), words(h.Sees.Attributes), h.Sees.Body, words(needs))
 	}
+	for _, h := range m.Hooks {
+		if h.Answers {
+			fmt.Fprintf(&b, "\nAt %s it is shown the gateway's own answers as well.\n", h.Phase)
+		}
+	}
 	var rows strings.Builder
 	docMembers(&rows, "", "all", m.Arguments, m.Blocks)
 	for _, h := range m.Hooks {

@@ -27,6 +27,7 @@ type Hook struct {
 	Phase     exchange.Phase
 	Sees      Sees
 	Needs     []exchange.Phase // phases the same policy chain must also use this plugin at
+	Answers   bool             // at response: the heads of the gateway's own answers are shown as well
 	Arguments []*Argument      // besides the manifest's own
 	Blocks    []*Block
 	Range     hcl.Range

@@ -150,6 +150,9 @@ func TestParseErrors(t *testing.T) {
 6:1 Unsupported block type: Blocks of type "function" are not expected here. There are: argument, block, grant, hook.
 7:1 Unsupported block type: Blocks of type "hoook" are not expected here. Did you mean "hook"?
 `},
+		{"answers", head + "hook \"request\" {\n  answers = true\n}\nhook \"response\" {\n  answers = 3\n}\n", `5:3 Invalid answers: Only a hook at response can be shown the gateway's own answers.
+8:13 Invalid value: answers is true or false.
+`},
 		{"phases", head + "hook \"admitt\" {}\nhook \"route\" { needs = [admit, route, \"x\", rute] }\nhook \"route\" {}\nhook \"request\" { needs = admit }\n", `4:6 Unknown phase: There is no phase "admitt". Did you mean "admit"?
 6:6 Duplicate name: "route" is declared already.
 5:25 Invalid needs: The manifest has no hook "admit" that could be needed.

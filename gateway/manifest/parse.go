@@ -42,7 +42,7 @@ var rootSchema = &hcl.BodySchema{
 }
 
 var hookSchema = &hcl.BodySchema{
-	Attributes: []hcl.AttributeSchema{{Name: "needs"}},
+	Attributes: []hcl.AttributeSchema{{Name: "needs"}, {Name: "answers"}},
 	Blocks: []hcl.BlockHeaderSchema{
 		{Type: "sees"}, {Type: "argument", LabelNames: []string{"name"}}, {Type: "block", LabelNames: []string{"name"}},
 	},
@@ -196,6 +196,12 @@ func (p *parser) hook(b *hcl.Block, m *Manifest) *Hook {
 			continue
 		}
 		h.Sees = p.sees(sees, phase)
+	}
+	if a := content.Attributes["answers"]; a != nil {
+		h.Answers = p.flag(a)
+		if ok && phase != exchange.ResponsePhase {
+			p.failf(a.Range, "Invalid answers", "Only a hook at response can be shown the gateway's own answers.")
+		}
 	}
 	if !ok {
 		return nil

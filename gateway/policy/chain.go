@@ -132,14 +132,16 @@ func (r *Run) Phase(ctx context.Context, phase exchange.Phase) *exchange.Problem
 	return nil
 }
 
-// authenticate tries the stages in turn until one knows the caller. Where none does, the first one's answer is given:
-// it stands for the way in the operator put first.
+// authenticate tries the stages in turn until one knows the caller. Where none does, the first refusal is given: it
+// stands for the way in the operator put first. A stage that is done has said that it is no way in at all, and an answer
+// that is no refusal (to a preflight, which comes without credentials) is given at once.
 func (r *Run) authenticate(ctx context.Context) *exchange.Problem {
 	stages := r.chain.phases[exchange.Authenticate]
 	var (
 		answer *exchange.Problem
 		by     *stage
 		ran    bool
+		ways   = len(stages)
 	)
 	for _, s := range stages {
 		if r.x.Identity.Known() {
@@ -147,12 +149,17 @@ func (r *Run) authenticate(ctx context.Context) *exchange.Problem {
 		}
 		skipped, p := r.run(ctx, s, abi.EventRequest)
 		ran = ran || !skipped
-		if p != nil && answer == nil {
+		switch {
+		case p != nil && p.Status < 400:
+			return r.answered(s, p)
+		case p != nil && answer == nil:
 			answer, by = p, s
+		case r.isDone(s):
+			ways--
 		}
 	}
 	switch {
-	case r.x.Identity.Known() || len(stages) == 0:
+	case r.x.Identity.Known() || ways == 0:
 		return nil
 	case answer != nil:
 		return r.answered(by, answer)

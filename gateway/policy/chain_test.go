@@ -47,10 +47,11 @@ func text(s string) string { return string(abi.AppendString(nil, s)) }
 
 // use is one stage of a test's chain.
 type use struct {
-	phase exchange.Phase
-	body  manifest.Body
-	allow bool
-	run   guest
+	phase   exchange.Phase
+	body    manifest.Body
+	allow   bool
+	answers bool
+	run     guest
 }
 
 func chainOf(t *testing.T, uses ...use) *Chain {
@@ -60,7 +61,7 @@ func chainOf(t *testing.T, uses ...use) *Chain {
 	guests := map[*config.Stage]guest{}
 	for _, u := range uses {
 		s := &config.Stage{Phase: u.phase, Policy: "p", Plugin: p, Timeout: time.Second, Allow: u.allow,
-			Hook: &manifest.Hook{Phase: u.phase, Sees: manifest.Sees{Body: u.body}}}
+			Hook: &manifest.Hook{Phase: u.phase, Sees: manifest.Sees{Body: u.body}, Answers: u.answers}}
 		guests[s] = u.run
 		pol.Stages = append(pol.Stages, s)
 	}
@@ -97,6 +98,17 @@ func refuse(code string) guest {
 	}
 }
 
+func done(_ *plugin.Event, res *plugin.Result) error {
+	res.Action = abi.ActionDone
+	return nil
+}
+
+func preflight(_ *plugin.Event, res *plugin.Result) error {
+	res.Action = abi.ActionRespond
+	res.Ops = append(res.Ops, respond(204, "preflight", ""), op(abi.OpRespondBody, "text/plain", ""))
+	return nil
+}
+
 func trap(*plugin.Event, *plugin.Result) error {
 	return &plugin.Fault{Plugin: "guest", Kind: plugin.Trap, Detail: "unreachable"}
 }
@@ -120,6 +132,10 @@ func TestAuthenticate(t *testing.T) {
 		{name: "silence is not an identity", uses: []use{at(nothing, false)}, code: "unauthenticated", status: 401},
 		{name: "a fault denies", uses: []use{at(trap, false)}, code: "policy_failed", status: 500},
 		{name: "a fault that is allowed is still no identity", uses: []use{at(trap, true)}, code: "unauthenticated", status: 401},
+		{name: "whoever is done is no way in", uses: []use{at(done, false)}},
+		{name: "and leaves the others theirs", uses: []use{at(done, false), at(refuse("no_key"), false)}, code: "no_key", status: 401},
+		{name: "also those that are silent", uses: []use{at(done, false), at(nothing, false)}, code: "unauthenticated", status: 401},
+		{name: "an answer that is no refusal is given at once", uses: []use{at(refuse("no_key"), false), at(preflight, false), at(known("a"), false)}, code: "preflight", status: 204},
 		{name: "a fault leaves the alternatives", uses: []use{at(trap, false), at(known("b"), false)}, account: "b"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

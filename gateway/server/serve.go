@@ -52,6 +52,7 @@ func (s *Server) Serve(ctx context.Context, x *exchange.Exchange) {
 	}
 	way.Account(ctx, x)
 	if problem != nil && !x.Response.Started {
+		way.run.Answer(context.WithoutCancel(ctx), problem.Status, &problem.Header)
 		answer(ctx, x, r.format, problem)
 	} else if problem != nil {
 		x.Problem = problem

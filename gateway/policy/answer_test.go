@@ -1,0 +1,67 @@
+package policy
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/plugin"
+	"github.com/postern-gateway/postern/sdk/abi"
+)
+
+// The gateway's own answers are shown to the stages that asked for them, with what they carried, and nothing but the
+// header can be changed.
+func TestAnswer(t *testing.T) {
+	t.Parallel()
+	set := func(name, value string) guest {
+		return func(ev *plugin.Event, res *plugin.Result) error {
+			if ev.Kind == abi.EventResponse {
+				if ev.Exchange.Response.Status != 429 || ev.Exchange.Response.Header.Get("x-first") != "1" {
+					t.Errorf("%d %v is shown", ev.Exchange.Response.Status, ev.Exchange.Response.Header)
+				}
+				value += string(ev.Carry)
+			}
+			res.Ops = append(res.Ops, op(abi.OpHeaderSet, name, value))
+			return nil
+		}
+	}
+	carry := func(_ *plugin.Event, res *plugin.Result) error {
+		res.Ops = append(res.Ops, op(abi.OpCarry, "", "+carried"))
+		return nil
+	}
+	at := func(g guest, answers bool) use {
+		return use{phase: exchange.ResponsePhase, run: g, answers: answers}
+	}
+	x := newExchange("")
+	run := chainOf(t,
+		use{phase: exchange.Admit, run: carry},
+		at(set("x-a", "1"), true),
+		at(set("x-b", "1"), false),
+		at(func(_ *plugin.Event, res *plugin.Result) error {
+			res.Ops = append(res.Ops, op(abi.OpHeaderSet, "x-c", "1"), op(abi.OpHeaderSet, "Bad Name", "1"))
+			return nil
+		}, true),
+		at(func(_ *plugin.Event, res *plugin.Result) error {
+			res.Action = abi.ActionRespond
+			res.Ops = append(res.Ops, respond(500, "instead", ""), op(abi.OpHeaderSet, "x-d", "1"))
+			return nil
+		}, true),
+		at(func(_ *plugin.Event, res *plugin.Result) error {
+			res.Ops = append(res.Ops, op(abi.OpHeaderRemove, "x-first", ""), op(abi.OpHeaderAdd, "x-e", "1"))
+			return nil
+		}, true),
+	).Start(x, 0)
+	if p := run.Phase(t.Context(), exchange.Admit); p != nil {
+		t.Fatal(p)
+	}
+	before := exchange.Header{{Name: "x-first", Value: "1"}}
+	given := before
+	run.Answer(t.Context(), 429, &given)
+	want := exchange.Header{{Name: "x-a", Value: "1+carried"}, {Name: "x-e", Value: "1"}}
+	if !slices.Equal(given, want) {
+		t.Errorf("answered with %v, want %v", given, want)
+	}
+	if before.Get("x-first") != "1" || x.Response.Status != 0 || x.Response.Header != nil {
+		t.Errorf("the problem's own header became %v, the response %d %v", before, x.Response.Status, x.Response.Header)
+	}
+}
