@@ -131,12 +131,16 @@ func TestDocumentedNumbers(t *testing.T) {
 	}
 	for _, want := range []string{
 		"| 5 | FETCHED |", "| 12 | METER |", "| 9 | RESPOND_BODY |", "| 11 | RELEASE |", "| -10 | UNKNOWN |", "| 5 | ERROR |",
+		"| 2 | AWAIT |", "| 11 | FETCH |", "| 13 | CACHE_PUT |", "at most 1,048,576 octets. A fifth AWAIT", "| fetches of a result / AWAITs in a row | 8 / 4 |",
+		"| `" + abi.FetchDenied + "` |", "| `" + abi.FetchInvalid + "` |", "| `" + abi.FetchTimeout + "` |", "| `" + abi.FetchUnreachable + "` |",
+		"| `" + abi.FetchTooLarge + "` |", "| `" + abi.FetchBusy + "` |",
 	} {
 		if !bytes.Contains(text, []byte(want)) {
 			t.Errorf("the text lacks %q", want)
 		}
 	}
-	if abi.EventFetched != 5 || abi.OpMeter != 12 || abi.OpRespondBody != 9 || abi.CodeRelease != 11 || abi.ErrUnknown != -10 || abi.ActionError != 5 {
+	if abi.EventFetched != 5 || abi.OpMeter != 12 || abi.OpRespondBody != 9 || abi.CodeRelease != 11 || abi.ErrUnknown != -10 || abi.ActionError != 5 ||
+		abi.ActionAwait != 2 || abi.OpFetch != 11 || abi.CodeCachePut != 13 || abi.MaxFetch != 1048576 || abi.MaxFetched != 1048576 || abi.MaxFetches != 8 || abi.MaxAwaits != 4 {
 		t.Error("the code has other numbers than the text")
 	}
 	if abi.MaxResultOps != 4096 || abi.MaxOps != 1024 || abi.MaxCarry != 65536 || abi.MaxHeader != 16384 || abi.MaxFrame != 16777215 || plugin.MaxModule != 8388608 || manifest.MaxBuffer != 15<<20 {
