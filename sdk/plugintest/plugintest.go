@@ -14,6 +14,7 @@ package plugintest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"log/slog"
 	"os"
@@ -43,11 +44,12 @@ import (
 type Config struct {
 	// New makes the plugin for the native runs, as the module's Register does. nil: the table runs as a module only.
 	New    func() postern.Plugin
-	Dir    string   // the plugin's folder, with main.go and plugin.hcl; default "."
-	Name   string   // what the operator calls the plugin; default the folder's name
-	Grants []string // default: all that plugin.hcl asks for
-	Stages []Stage  // for cases that name none
-	Wasm   string   // a module that has been built already; default: Dir is built
+	Dir    string              // the plugin's folder, with main.go and plugin.hcl; default "."
+	Name   string              // what the operator calls the plugin; default the folder's name
+	Grants []string            // default: all that plugin.hcl asks for
+	Stages []Stage             // for cases that name none
+	Wasm   string              // a module that has been built already; default: Dir is built
+	Limits config.PluginLimits // what is 0: 64 MiB of memory, 10 ms of CPU an event, 2 instances, 10 s in the queue
 
 	compiled *config.Plugin
 	host     *plugin.Host
@@ -188,7 +190,7 @@ func Run(t *testing.T, c Config, cases []Case) {
 }
 
 // load reads plugin.hcl.
-func (c *Config) load(t *testing.T) {
+func (c *Config) load(t testing.TB) {
 	t.Helper()
 	if c.Dir == "" {
 		c.Dir = "."
@@ -211,8 +213,11 @@ func (c *Config) load(t *testing.T) {
 	}
 	c.compiled = &config.Plugin{
 		Name: c.Name, Source: dir, Manifest: m, Grants: c.Grants,
-		Limits: config.PluginLimits{Memory: 64 << 20, CPU: 10 * time.Millisecond, Instances: 2, Queue: 10 * time.Second},
+		Limits: c.Limits,
 	}
+	l := &c.compiled.Limits
+	l.Memory, l.CPU = cmp.Or(l.Memory, 64<<20), cmp.Or(l.CPU, 10*time.Millisecond)
+	l.Instances, l.Queue = cmp.Or(l.Instances, 2), cmp.Or(l.Queue, 10*time.Second)
 	if c.Grants == nil {
 		for _, g := range m.Grants {
 			c.compiled.Grants = append(c.compiled.Grants, g.Capability)
@@ -221,7 +226,7 @@ func (c *Config) load(t *testing.T) {
 }
 
 // start makes the host that all cases run on, one after the other.
-func (c *Config) start(t *testing.T) {
+func (c *Config) start(t testing.TB) {
 	t.Helper()
 	c.worlds = new(world.Stand)
 	c.worlds.Put(world.New(world.Config{}))
@@ -244,7 +249,7 @@ func (c *Config) start(t *testing.T) {
 }
 
 // build compiles the module with the ordinary toolchain; its cache makes that quick from the second time on.
-func (c *Config) build(t *testing.T) {
+func (c *Config) build(t testing.TB) {
 	t.Helper()
 	c.compiled.Path = c.Wasm
 	if c.Wasm == "" {
@@ -283,7 +288,7 @@ func text(diags hcl.Diagnostics) string {
 }
 
 // stages decodes the config blocks as the configuration loader does.
-func (c *Config) stages(t *testing.T, list []Stage) []*config.Stage {
+func (c *Config) stages(t testing.TB, list []Stage) []*config.Stage {
 	t.Helper()
 	var stages []*config.Stage
 	for _, s := range list {
