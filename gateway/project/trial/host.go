@@ -1,0 +1,282 @@
+package trial
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/plugin"
+	"github.com/postern-gateway/postern/gateway/policy"
+	"github.com/postern-gateway/postern/gateway/project/world"
+	"github.com/postern-gateway/postern/gateway/telemetry"
+	"github.com/postern-gateway/postern/sdk/abi"
+)
+
+// runTime bounds one exchange of a trial.
+const runTime = 30 * time.Second
+
+// maxBody is the longest body a trial's stages may make, in octets.
+const maxBody = 64 << 20
+
+// Config is what a Host needs.
+type Config struct {
+	Plugin   *config.Plugin // with the module's path
+	ABIs     []plugin.ABI
+	CacheDir string // where compiled code is kept between runs; empty: in memory only
+}
+
+// Host runs the trials of one plugin, one after the other. It is not safe for concurrent use.
+type Host struct {
+	config  Config
+	host    *plugin.Host
+	stand   *world.Stand
+	log     *slog.Logger
+	metrics *telemetry.Metrics
+}
+
+// NewHost starts a plugin host. Close ends it.
+func NewHost(c Config) (*Host, error) {
+	h := &Host{config: c, stand: new(world.Stand)}
+	h.stand.Put(world.New(world.Config{}))
+	h.log = slog.New(slog.NewTextHandler(h.stand, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: timeless}))
+	t, err := telemetry.New(context.Background(), telemetry.Config{})
+	if err != nil {
+		return nil, err
+	}
+	h.metrics = t.Metrics
+	h.host, err = plugin.NewHost(plugin.Config{
+		Log: h.log, CacheDir: c.CacheDir, ABIs: c.ABIs, Services: plugin.Services{Accounts: h.stand, Ledger: h.stand},
+		Now: h.stand.Now, Random: h.stand,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// timeless leaves the time out of the log: the clock of a trial is its own.
+func timeless(_ []string, a slog.Attr) slog.Attr {
+	if a.Key == slog.TimeKey {
+		return slog.Attr{}
+	}
+	return a
+}
+
+// Close ends the plugin host.
+func (h *Host) Close(ctx context.Context) error { return h.host.Close(ctx) }
+
+// Recorder is shown every event of a trial with what came of it, for measuring. What it is given is valid during the call.
+type Recorder func(pool *plugin.Pool, stage *config.Stage, ev *plugin.Event, err error)
+
+// Run plays a trial. An error means that it could not be played at all.
+func (h *Host) Run(ctx context.Context, t *Trial, record Recorder) (wrong []Failure, err error) {
+	w := world.New(t.World)
+	h.stand.Put(w)
+	p := *h.config.Plugin
+	p.Grants = t.Grants
+	defer h.host.Forget(p.Name)
+	bound := &binding{record: record, numbers: map[*config.Stage]int{}}
+	for _, pol := range t.Policies {
+		for _, s := range pol.Stages {
+			if s.Plugin != nil {
+				bound.numbers[s] = len(bound.stages)
+				bound.stages = append(bound.stages, s)
+			}
+		}
+	}
+	if bound.pool, err = h.host.Load(ctx, &p, bound.stages); err != nil {
+		refusal := new(plugin.ConfigError)
+		switch {
+		case !errors.As(err, &refusal):
+			return nil, err
+		case t.Refused == "":
+			return []Failure{{At: refusal.Range, Text: "the plugin refuses its configuration: " + refusal.Detail}}, nil
+		case !strings.Contains(refusal.Detail, t.Refused):
+			return []Failure{{At: t.Range, Text: fmt.Sprintf("the plugin refuses its configuration because %q, expected a reason that holds %q", refusal.Detail, t.Refused)}}, nil
+		}
+		return nil, nil
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), runTime)
+		defer cancel()
+		err = errors.Join(err, bound.pool.Close(ctx))
+	}()
+	if t.Refused != "" {
+		return []Failure{{At: t.Range, Text: fmt.Sprintf("the plugin takes its configuration, expected that it refuses it with %q", t.Refused)}}, nil
+	}
+	chain := policy.New(policy.Config{Route: &config.Route{Name: "test", Policies: t.Policies}, Bind: bound.bind, Metrics: h.metrics, Log: h.log})
+	for n, s := range t.exchanges {
+		w.Pass(s.after)
+		w.Said() // what was logged while configuring, or before
+		o := &outcome{x: s.begin(n, w.Now()), world: w, meters: map[string]int64{}}
+		bound.outcome = o
+		limited, cancel := context.WithTimeout(ctx, runTime)
+		s.play(limited, chain, o)
+		cancel()
+		o.log = w.Said()
+		if wrong = s.judge(o); len(wrong) > 0 || ctx.Err() != nil {
+			return wrong, ctx.Err()
+		}
+	}
+	return nil, nil
+}
+
+// binding gives a chain the plugin's pool, and takes down what the plugin does.
+type binding struct {
+	pool    *plugin.Pool
+	stages  []*config.Stage
+	numbers map[*config.Stage]int
+	record  Recorder
+	outcome *outcome
+}
+
+func (b *binding) bind(s *config.Stage) (policy.Caller, int) { return b, b.numbers[s] }
+
+// Call hands an event to the pool.
+func (b *binding) Call(ctx context.Context, ev *plugin.Event, res *plugin.Result) error {
+	err := b.pool.Call(ctx, ev, res)
+	if b.record != nil {
+		b.record(b.pool, b.stages[ev.Stage], ev, err)
+	}
+	o := b.outcome
+	if err != nil {
+		fault := new(plugin.Fault)
+		if !errors.As(err, &fault) {
+			fault = &plugin.Fault{Kind: "error", Detail: err.Error()}
+		}
+		o.faults = append(o.faults, fault)
+		return err
+	}
+	for i := range res.Ops {
+		switch op := &res.Ops[i]; op.Code {
+		case abi.OpMeter:
+			o.meters[string(op.Key)] += int64(binary.LittleEndian.Uint64(op.Value))
+		case abi.OpFetch:
+			o.fetches = append(o.fetches, string(op.Key))
+		}
+	}
+	return nil
+}
+
+// begin makes the exchange of a step.
+func (s *step) begin(n int, now time.Time) *exchange.Exchange {
+	x := new(exchange.Exchange)
+	*x = s.request
+	x.ID, x.Start, x.Listener, x.Route = "test-1-"+strconv.Itoa(n+1), now, "test", "test"
+	q := &x.Request
+	q.Header = q.Header.Clone()
+	q.Body, q.Length = exchange.NewBytes([]byte(s.body)), int64(len(s.body))
+	x.Call.Targets = append([]exchange.Target(nil), x.Call.Targets...)
+	return x
+}
+
+// play takes an exchange through the stages, as a gateway does.
+func (s *step) play(ctx context.Context, chain *policy.Chain, o *outcome) {
+	x := o.x
+	run := chain.Start(x, maxBody)
+	problem := s.forward(ctx, run, o)
+	run.Account(context.WithoutCancel(ctx), s.gone)
+	if problem == nil {
+		return
+	}
+	x.Problem = problem
+	header := problem.Header.Clone()
+	if !x.Response.Started {
+		run.Answer(ctx, problem.Status, &header)
+	}
+	contentType, body := problem.ContentType, problem.Body
+	if contentType == "" {
+		contentType, body = exchange.ProblemType, problem.JSON(x.ID)
+	}
+	header.Set("content-type", contentType)
+	if problem.Retry > 0 {
+		header.Set("retry-after", strconv.Itoa(int((problem.Retry+time.Second-1)/time.Second)))
+	}
+	o.status, o.header, o.body = problem.Status, header, string(body)
+}
+
+// forward runs the phases up to the response, with the upstream played.
+func (s *step) forward(ctx context.Context, run *policy.Run, o *outcome) *exchange.Problem {
+	x := o.x
+	for phase := exchange.Authenticate; phase <= exchange.RequestPhase; phase++ {
+		if p := run.Phase(ctx, phase); p != nil {
+			return p
+		}
+	}
+	body, err := exchange.ReadBody(x.Request.Body, x.Request.Length, maxBody)
+	if err != nil {
+		return policy.BodyProblem(err)
+	}
+	o.upstream = &received{header: x.Request.Header.Clone(), body: string(body)}
+	x.Upstream, x.Attempts, x.Usage = "test", 1, s.reply.usage
+	if t, ok := x.Call.Chosen(); ok {
+		x.Upstream = t.Upstream
+	}
+	x.Response = exchange.Response{Status: s.reply.status, Header: s.reply.header.Clone(), Length: -1}
+	filter, problem := run.Response(ctx)
+	if problem != nil {
+		return problem
+	}
+	x.Response.Started = true
+	o.status, o.header = x.Response.Status, x.Response.Header.Clone()
+	var out []byte
+	parts := s.parts(filter)
+	for i, part := range parts {
+		if filter == nil {
+			out = append(out, part...)
+		} else if out, err = filter.Filter(ctx, out, []byte(part), i == len(parts)-1); err != nil {
+			break // the reply breaks off; why is among the faults
+		}
+	}
+	o.body, x.Response.Sent = string(out), int64(len(out))
+	return nil
+}
+
+// parts is the reply's body as stages are to see it: server-sent events whole where one wants that, and an end in any case.
+func (s *step) parts(filter *policy.Filter) []string {
+	parts := s.reply.parts
+	if filter != nil && filter.Events() {
+		parts = strings.SplitAfter(strings.Join(parts, ""), "\n\n")
+	}
+	if len(parts) == 0 {
+		return []string{""}
+	}
+	return parts
+}
+
+// judge compares what came with what was expected.
+func (s *step) judge(o *outcome) (wrong []Failure) {
+	say := func(at check, format string, a ...any) {
+		wrong = append(wrong, Failure{At: at.at, Text: fmt.Sprintf(format, a...)})
+	}
+	expected := false
+	for _, f := range o.faults {
+		if s.fault != "" && string(f.Kind) == s.fault {
+			expected = true
+			continue
+		}
+		say(check{at: s.at}, "a stage failed: %s: %s", f.Kind, f.Detail)
+	}
+	if s.fault != "" && !expected {
+		say(check{at: s.at}, "no stage failed, expected %s", s.fault)
+	}
+	for _, c := range s.checks {
+		if text := c.look(o); text != "" {
+			say(c, "%s", text)
+		}
+	}
+	if len(wrong) > 0 && o.x.Problem != nil && len(o.faults) == 0 {
+		say(check{at: s.at}, "the answer was %s: %s %s", o.x.Problem.Code, o.x.Problem.Title, o.x.Problem.Detail)
+	}
+	if len(wrong) > 0 && o.log != "" {
+		say(check{at: s.at}, "the log:\n%s", clip(strings.TrimSuffix(o.log, "\n")))
+	}
+	return wrong
+}
