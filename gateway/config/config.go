@@ -175,12 +175,13 @@ type PluginFetch struct {
 	Range      hcl.Range
 }
 
-// FetchOrigin is a scheme, host and port a plugin may send requests to. An address that is not public (loopback, private,
-// link-local) is dialled only when Host is that address itself, or Private is set.
+// FetchOrigin is a scheme, host and port a plugin may send requests to, in the form that Origin gives. An address that is
+// not public is dialled only when Host is that address itself, or, but for link-local ones, Private is set.
 type FetchOrigin struct {
 	Scheme  string // http or https
 	Host    string // host:port, the port always there, lower case
 	Private bool
+	CA      string // PEM file with the only roots trusted, absolute; empty: the system's
 }
 
 // Upstream is where requests are forwarded.

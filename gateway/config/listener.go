@@ -5,6 +5,8 @@ import (
 	"net"
 	"os"
 
+	"github.com/hashicorp/hcl/v2"
+
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/schema"
 )
@@ -64,23 +66,28 @@ func (l *loader) tls(s *schema.Section) *TLS {
 // file is the path in an argument, which must lead to a file.
 func (l *loader) file(s *schema.Section, name string) string {
 	path := l.absolute(s.Text(name))
-	if path == "" {
-		return ""
+	if path != "" {
+		l.readable(s.Where(name), name, path)
 	}
+	return path
+}
+
+// readable reports that a path leads to no file that can be read.
+func (l *loader) readable(at hcl.Range, name, path string) bool {
 	info, err := os.Stat(path)
 	if err == nil && info.Mode().IsRegular() {
 		var f *os.File
 		if f, err = os.Open(path); err == nil {
 			f.Close()
-			return path
+			return true
 		}
 	}
 	if err == nil {
-		l.Errorf(s.Where(name), "Unreadable file", "%s leads to something that is not a file.", name)
+		l.Errorf(at, "Unreadable file", "%s leads to something that is not a file.", name)
 	} else {
-		l.Errorf(s.Where(name), "Unreadable file", "The file can not be read: %s. Paths are relative to the folder of %s.", schema.Cause(err), schema.MainFile)
+		l.Errorf(at, "Unreadable file", "The file can not be read: %s. Paths are relative to the folder of %s.", schema.Cause(err), schema.MainFile)
 	}
-	return path
+	return false
 }
 
 // clashes finds listeners that want the same address. TCP and UDP are apart, so http3 may have a listener of its own.

@@ -44,6 +44,7 @@ func (l *loader) pluginBlocks() {
 		if p.Manifest == nil {
 			continue
 		}
+		l.fetchBlock(p, s)
 		for _, g := range p.Grants {
 			if !p.Manifest.Asks(g) {
 				l.Errorf(s.Where("grants"), "Useless grant", "The plugin does not ask for %s. Remove it: a grant nobody needs is only a risk.", g)

@@ -77,6 +77,9 @@ func (l *loader) stage(b *hcl.Block) *Stage {
 	}
 	l.Used["plugin."+name] = true
 	stage.Plugin = p.Value
+	if !s.Set("timeout") {
+		stage.Timeout += p.Value.Fetch.Timeout // what it awaits is part of its time
+	}
 	m := p.Value.Manifest
 	if m == nil {
 		return stage

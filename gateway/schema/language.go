@@ -171,6 +171,12 @@ func pluginBlock() Block {
 			{Name: "wait", Kind: Span, Preset: "1s", Min: "1ms", Max: "1m", Summary: "Time that the host operations of one event may take together."},
 			{Name: "operations", Kind: Count, Preset: "1024", Min: "1", Max: "1000000", Summary: "Host operations of one event."},
 			{Name: "log", Kind: Size, Preset: "8KiB", Min: "0", Max: "1MiB", Summary: "What one event may write to the log; the rest is dropped."},
+		}}, {Name: "fetch", Summary: "Where it may send requests, with the grant `fetch`.", Arguments: []Argument{
+			{Name: "origins", Kind: Origins, Summary: "Scheme, host and port of services it may ask: URLs such as `\"https://auth.example.com\"`, or `{ url = \"http://10.0.0.5:8080\", private = true, ca = \"ca.pem\" }`. A name that leads to an address of a private network is refused without `private`; `ca` is a PEM file of the only roots trusted."},
+			{Name: "upstreams", Kind: References, Summary: "Upstreams it may ask, with their balancing and health."},
+			{Name: "timeout", Kind: Span, Preset: "2s", Min: "10ms", Max: "1m", Summary: "The most one request may take."},
+			{Name: "concurrent", Kind: Count, Preset: "64", Min: "1", Max: "10000", Summary: "Requests under way at once; four times as many wait."},
+			{Name: "cache", Kind: Size, Preset: "8MiB", Min: "0", Max: "1GiB", Summary: "Answers that are kept for as long as the plugin says; 0 keeps none."},
 		}}},
 	}
 }
@@ -235,7 +241,7 @@ func stageBlock(phase string) Block {
 	return Block{Name: phase, Labels: []string{"plugin"}, Repeat: true, Summary: "One use of a plugin at this phase.",
 		Arguments: []Argument{
 			{Name: "when", Kind: Condition, Summary: "Condition; without it, always."},
-			{Name: "timeout", Kind: Span, Preset: "1s", Min: "1ms", Max: "1m", Summary: "Wall time the stage may take."},
+			{Name: "timeout", Kind: Span, Preset: "1s", Min: "1ms", Max: "1m", Summary: "Wall time the stage may take, with all it waits for. A plugin that is granted `fetch` has its `fetch` block's `timeout` more where nothing is written."},
 			{Name: "on_error", Kind: Word, Preset: "deny", Words: []string{"deny", "allow"}, Summary: "What a fault of the plugin does to the request."},
 		},
 		Blocks: []Block{{Name: "config", Summary: "The plugin's own arguments, by its manifest."}},

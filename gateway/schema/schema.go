@@ -69,6 +69,7 @@ const (
 	Type       Kind = "type"
 	Constant   Kind = "any value"
 	Endpoints  Kind = "list of endpoints"
+	Origins    Kind = "list of origins"
 )
 
 // schema is what HCL needs to know to take a body apart.
