@@ -43,6 +43,9 @@
 #include <stdlib.h>
 #endif
 
+// What is seldom needed stays out of line, so that modules are small.
+#define POSTERN__COLD static __attribute__((noinline, cold, unused))
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -111,6 +114,37 @@ enum {
 	POSTERN_LOG_ERROR = 3,
 };
 
+// The codes of the operations of a result and of the host, as in ABI.md.
+enum {
+	POSTERN__HEADER_SET = 1,
+	POSTERN__HEADER_ADD = 2,
+	POSTERN__HEADER_REMOVE = 3,
+	POSTERN__ATTRIBUTE = 4,
+	POSTERN__BODY_REPLACE = 5,
+	POSTERN__BODY_SPLICE = 6,
+	POSTERN__BODY_DROP = 7,
+	POSTERN__RESPOND = 8,
+	POSTERN__RESPOND_BODY = 9,
+	POSTERN__CARRY = 10,
+	POSTERN__FETCH = 11,
+	POSTERN__METER = 12,
+};
+enum {
+	POSTERN__TIME = 1,
+	POSTERN__RANDOM = 2,
+	POSTERN__GET = 3,
+	POSTERN__PUT = 4,
+	POSTERN__CAS = 5,
+	POSTERN__DELETE = 6,
+	POSTERN__COUNT = 7,
+	POSTERN__KEY = 8,
+	POSTERN__HOLD = 9,
+	POSTERN__SETTLE = 10,
+	POSTERN__RELEASE = 11,
+	POSTERN__CACHE_GET = 12,
+	POSTERN__CACHE_PUT = 13,
+};
+
 // The actions of a result; the functions that write one set them.
 enum {
 	POSTERN_ACTION_CONTINUE = 0,
@@ -139,6 +173,11 @@ static inline postern_string postern_string_of(const void *data, size_t len) {
 
 // POSTERN("text") is the string of a literal.
 #define POSTERN(literal) postern_string_of("" literal, sizeof(literal) - 1)
+
+// POSTERN_LITERAL("text") is the same as an initializer, for constants and tables:
+//
+//	static const postern_string name = POSTERN_LITERAL("x-name");
+#define POSTERN_LITERAL(literal) {"" literal, sizeof(literal) - 1}
 
 // postern_cstring is the string of text ended by a zero; of NULL, none.
 static inline postern_string postern_cstring(const char *text) {
@@ -185,6 +224,13 @@ static inline void postern_info(postern_string message) { postern_log(POSTERN_LO
 static inline void postern_warn(postern_string message) { postern_log(POSTERN_LOG_WARN, message); }
 static inline void postern_error(postern_string message) { postern_log(POSTERN_LOG_ERROR, message); }
 
+// postern_panic logs why the plugin can not go on, and traps: the event fails, on_error decides, and the gateway makes another
+// instance. It is for what can not happen; what a caller or an operator can bring about is postern_respond or postern_fail.
+static inline void postern_panic(postern_string why) {
+	postern_error(why);
+	__builtin_trap();
+}
+
 // ---- Memory ----
 
 // postern__pages is n octets of new memory, a multiple of 64 KiB, or NULL at the operator's limits.memory. It is taken from
@@ -222,7 +268,7 @@ static inline postern_string postern_written(const postern_buffer *b) {
 }
 
 // postern__grow makes room for more octets behind what is there. Where the buffer is the end of the memory it grows in place.
-static inline bool postern__grow(postern_buffer *b, uint32_t more) {
+POSTERN__COLD bool postern__grow(postern_buffer *b, uint32_t more) {
 	uint64_t want = (uint64_t)b->len + more;
 	if (b->full || want > b->max) {
 		b->full = true;
@@ -310,7 +356,7 @@ typedef struct postern_value {
 } postern_value;
 
 // postern__size measures the value at the start of n octets; 0 when they do not begin with a whole one.
-static inline uint32_t postern__size(const uint8_t *b, uint32_t n, int depth) {
+static __attribute__((unused)) uint32_t postern__size(const uint8_t *b, uint32_t n, int depth) {
 	if (n == 0 || depth > POSTERN_MAX_DEPTH) return 0;
 	uint32_t at = 5, count;
 	switch (b[0]) {
@@ -630,27 +676,40 @@ static inline postern_string postern_header(const postern_event *e, uint32_t slo
 // postern_value_in is the attribute or argument in a slot; absent reads as null.
 static inline postern_value postern_value_in(const postern_event *e, uint32_t slot) { return postern_value_of(postern__declared(e, slot)); }
 
-// An answer is what became of a fetch.
+// An answer is what came of a fetch.
 typedef struct postern_answer {
-	int status;             // 0 when it failed
-	postern_value headers;  // an object of strings by lower-case name
-	postern_string body;
-	postern_string error;   // why it failed: denied, invalid, timeout, unreachable, too_large, busy. Empty when it did not
-	bool cached;            // it came from the plugin's cache
+	bool found;             // there was a fetch of that name
+	int status;             // of the HTTP response, 200 to 599; 0 when there was none
+	postern_string error;   // why there was none: denied, invalid, timeout, unreachable, too_large or busy; empty when there was one
+	bool cached;            // the answer had been given to the same request before
+	postern_value headers;  // an object of strings by lower-case name. Several fields of a name are one, joined by ", "
+	postern_string body;    // as it came: nothing is decompressed
 } postern_answer;
 
-// postern_fetched is the answer to the fetch of that name, in an event POSTERN_EVENT_FETCHED; where there is none, its
-// status is 0 and its error absent.
-static inline postern_answer postern_fetched(const postern_event *e, postern_string name) {
+// postern_answers is an object of all answers of an event POSTERN_EVENT_FETCHED, in the order they were asked for; null with
+// any other event. postern_answer_of takes a member of it apart.
+static inline postern_value postern_answers(const postern_event *e) {
+	return e->kind == POSTERN_EVENT_FETCHED ? postern_value_of(postern_body(e)) : postern_null();
+}
+
+static inline postern_answer postern_answer_of(postern_value v) {
 	postern_answer a;
-	postern_value v = postern_member(e->kind == POSTERN_EVENT_FETCHED ? postern_value_of(postern_body(e)) : postern_null(), name);
+	a.found = postern_kind(v) == POSTERN_OBJECT;
 	a.status = (int)postern_int(postern_member(v, POSTERN("status")));
-	a.headers = postern_member(v, POSTERN("headers"));
-	a.body = postern_text(postern_member(v, POSTERN("body")));
 	a.error = postern_text(postern_member(v, POSTERN("error")));
 	a.cached = postern_bool(postern_member(v, POSTERN("cached")));
+	a.headers = postern_member(v, POSTERN("headers"));
+	a.body = postern_text(postern_member(v, POSTERN("body")));
 	return a;
 }
+
+// postern_fetched is the answer to the fetch of that name.
+static inline postern_answer postern_fetched(const postern_event *e, postern_string name) {
+	return postern_answer_of(postern_member(postern_answers(e), name));
+}
+
+// postern_ok reports that an answer came and its status is 2xx.
+static inline bool postern_ok(postern_answer a) { return a.error.len == 0 && a.status >= 200 && a.status <= 299; }
 
 // ---- Results ----
 
@@ -689,10 +748,10 @@ static inline void postern__op(postern_result *r, uint8_t code, postern_string k
 // the stage's on_error decides: deny, unless the operator wrote allow. In configure it refuses the configuration, and the
 // operator is shown the text with the stage's place in the files. What is written to the result afterwards is dropped. A
 // refusal meant for the caller is postern_respond, not a failure.
-static inline void postern_fail(postern_result *r, postern_string why) {
+POSTERN__COLD void postern_fail(postern_result *r, postern_string why) {
 	if (r->action == POSTERN_ACTION_ERROR) return;
 	postern__start(r);
-	postern__op(r, 8, POSTERN("plugin_error"));
+	postern__op(r, POSTERN__RESPOND, POSTERN("plugin_error"));
 	postern__put16(&r->ops, 500);
 	if (why.len > POSTERN_MAX_DETAIL) why.len = POSTERN_MAX_DETAIL;
 	postern_add(&r->ops, why);
@@ -741,24 +800,24 @@ static inline void postern_append_int(postern_result *r, int64_t n) {
 // postern_set_header sets a header field: the request's before the response phase, then the response's, and the answer's
 // together with postern_respond. The name is lower case.
 static inline void postern_set_header(postern_result *r, postern_string name, postern_string value) {
-	postern__op(r, 1, name);
+	postern__op(r, POSTERN__HEADER_SET, name);
 	postern_add(&r->ops, value);
 }
 
 // postern_add_header adds a field and keeps those of the same name.
 static inline void postern_add_header(postern_result *r, postern_string name, postern_string value) {
-	postern__op(r, 2, name);
+	postern__op(r, POSTERN__HEADER_ADD, name);
 	postern_add(&r->ops, value);
 }
 
 // postern_remove_header removes every field of that name.
-static inline void postern_remove_header(postern_result *r, postern_string name) { postern__op(r, 3, name); }
+static inline void postern_remove_header(postern_result *r, postern_string name) { postern__op(r, POSTERN__HEADER_REMOVE, name); }
 
 // postern_set_attribute sets an attribute to a string: one of the host's where the phase allows it (identity.account,
 // identity.key and identity.name in authenticate), or one of the plugin's own, written "self.name", which expressions read as
 // attribute["<plugin>.name"].
 static inline void postern_set_attribute(postern_result *r, postern_string name, postern_string value) {
-	postern__op(r, 4, name);
+	postern__op(r, POSTERN__ATTRIBUTE, name);
 	uint32_t text = r->ops.len + 1;
 	postern_write_string(&r->ops, value);
 	if (!r->ops.full) r->text = text;
@@ -767,48 +826,48 @@ static inline void postern_set_attribute(postern_result *r, postern_string name,
 // postern_set_attribute_value sets an attribute to a value that was read: identity.scopes from what postern_key gave, for
 // example; or to one written to a buffer.
 static inline void postern_set_attribute_value(postern_result *r, postern_string name, postern_value value) {
-	postern__op(r, 4, name);
+	postern__op(r, POSTERN__ATTRIBUTE, name);
 	postern_write_value(&r->ops, value);
 }
 
 // postern_set_attribute_ints sets an attribute to a list of whole numbers, as targets in the route phase: the order in which
 // the targets are to be tried, as indexes.
 static inline void postern_set_attribute_ints(postern_result *r, postern_string name, const int64_t *values, uint32_t count) {
-	postern__op(r, 4, name);
+	postern__op(r, POSTERN__ATTRIBUTE, name);
 	postern_write_list(&r->ops, count);
 	for (uint32_t i = 0; i < count; i++) postern_write_int(&r->ops, values[i]);
 }
 
 // postern_set_attribute_strings sets an attribute to a list of strings, as identity.scopes in authenticate.
 static inline void postern_set_attribute_strings(postern_result *r, postern_string name, const postern_string *values, uint32_t count) {
-	postern__op(r, 4, name);
+	postern__op(r, POSTERN__ATTRIBUTE, name);
 	postern_write_list(&r->ops, count);
 	for (uint32_t i = 0; i < count; i++) postern_write_string(&r->ops, values[i]);
 }
 
 // postern_replace_body puts body in the place of the octets postern_body gave.
 static inline void postern_replace_body(postern_result *r, postern_string body) {
-	postern__op(r, 5, postern_string_of(NULL, 0));
+	postern__op(r, POSTERN__BODY_REPLACE, postern_string_of(NULL, 0));
 	postern_add(&r->ops, body);
 }
 
 // postern_splice cuts octets out of what postern_body gave and puts others there. Splices ascend and do not overlap.
 static inline void postern_splice(postern_result *r, uint32_t offset, uint32_t cut, postern_string put) {
-	postern__op(r, 6, postern_string_of(NULL, 0));
+	postern__op(r, POSTERN__BODY_SPLICE, postern_string_of(NULL, 0));
 	postern__put32(&r->ops, offset);
 	postern__put32(&r->ops, cut);
 	postern_add(&r->ops, put);
 }
 
 // postern_drop_body drops the octets postern_body gave.
-static inline void postern_drop_body(postern_result *r) { postern__op(r, 7, postern_string_of(NULL, 0)); }
+static inline void postern_drop_body(postern_result *r) { postern__op(r, POSTERN__BODY_DROP, postern_string_of(NULL, 0)); }
 
 // postern_respond answers the client with a problem document: a status from 400 to 599, a stable code (a-z, 0-9 and _, at
 // most 64 octets) and a text for the caller, which may be empty (at most 1,024 octets). In authenticate it means: not this
 // identity; other authenticate stages may still accept the caller. Followed by postern_respond_body the status may be 200
 // to 599.
 static inline void postern_respond(postern_result *r, int status, postern_string code, postern_string detail) {
-	postern__op(r, 8, code);
+	postern__op(r, POSTERN__RESPOND, code);
 	postern__put16(&r->ops, (uint16_t)status);
 	postern_add(&r->ops, detail);
 	postern__act(r, POSTERN_ACTION_RESPOND);
@@ -816,21 +875,21 @@ static inline void postern_respond(postern_result *r, int status, postern_string
 
 // postern_respond_body gives the answer of postern_respond a body of its own instead of a problem document.
 static inline void postern_respond_body(postern_result *r, postern_string content_type, postern_string body) {
-	postern__op(r, 9, content_type);
+	postern__op(r, POSTERN__RESPOND_BODY, content_type);
 	postern_add(&r->ops, body);
 }
 
 // postern_carry keeps octets (at most 64 KiB) for the next events of the exchange at any stage of this plugin in the same
 // policy; they replace what was carried before.
 static inline void postern_carry(postern_result *r, postern_string octets) {
-	postern__op(r, 10, postern_string_of(NULL, 0));
+	postern__op(r, POSTERN__CARRY, postern_string_of(NULL, 0));
 	postern_add(&r->ops, octets);
 }
 
 // postern_meter adds n, at least 0, to the plugin's counter of that name (a-z, 0-9 and _), which the gateway shows in its
 // metrics.
 static inline void postern_meter(postern_result *r, postern_string name, int64_t n) {
-	postern__op(r, 12, name);
+	postern__op(r, POSTERN__METER, name);
 	postern__put64(&r->ops, (uint64_t)n);
 }
 
@@ -844,21 +903,21 @@ typedef struct postern_field {
 
 // A request is what postern_fetch asks for. What is left out (all zero) has its default.
 typedef struct postern_request {
-	postern_string url;       // absolute; its origin is one the operator granted
-	postern_string upstream;  // instead of url: the name of an upstream the operator granted,
-	postern_string path;      // and the path there
-	postern_string method;    // GET
-	const postern_field *headers;
+	postern_string url;            // absolute; its origin is one the operator granted. Or else:
+	postern_string upstream;       // an upstream's name, which the operator granted,
+	postern_string path;           // with the path there, and the query
+	postern_string method;         // default GET
+	const postern_field *headers;  // names in lower case, each once
 	uint32_t header_count;
-	postern_string body;
-	int64_t timeout;  // nanoseconds: the operator's fetch.timeout, which is also the most
-	int64_t cache;    // nanoseconds for which the answer may be used again for the same request: not at all
-	int64_t max;      // octets of the answer's body: 64 KiB, at most 1 MiB
+	postern_string body;           // none with GET and HEAD
+	int64_t timeout;               // nanoseconds. Default, and most: what the operator allows
+	int64_t cache;                 // nanoseconds: how old an answer may be that was given to the same request. 0: it is made anew
+	int64_t max;                   // octets of the answer's body, at most 1 MiB; default 64 KiB
 } postern_request;
 
-// postern_fetch asks for something over HTTP (grant fetch): the result then awaits it, and event POSTERN_EVENT_FETCHED
-// brings the answers of all its fetches, 1 to 8, to the same stage. The name, a code, is the plugin's own for it. Besides
-// fetches such a result may carry and meter, and nothing else.
+// postern_fetch asks for a request, to be made when the result awaits (grant fetch); up to eight with different names (a-z, 0-9
+// and _, at most 64 octets), which are made at the same time. Their answers come with POSTERN_EVENT_FETCHED, see
+// postern_fetched. Besides fetches, a result that awaits may carry and meter, and nothing else.
 static inline void postern_fetch(postern_result *r, postern_string name, const postern_request *q) {
 	postern_buffer *b = &r->ops;
 	const postern_string *texts[] = {&q->url, &q->upstream, &q->path, &q->method, &q->body};
@@ -868,7 +927,7 @@ static inline void postern_fetch(postern_result *r, postern_string name, const p
 	uint32_t count = q->header_count ? 1 : 0;
 	for (int i = 0; i < 5; i++) count += texts[i]->len ? 1 : 0;
 	for (int i = 0; i < 3; i++) count += ints[i] ? 1 : 0;
-	postern__op(r, 11, name);
+	postern__op(r, POSTERN__FETCH, name);
 	postern_write_object(b, count);
 	for (int i = 0; i < 5; i++) {
 		if (!texts[i]->len) continue;
@@ -888,13 +947,22 @@ static inline void postern_fetch(postern_result *r, postern_string name, const p
 			postern_write_string(b, q->headers[i].value);
 		}
 	}
-	postern__act(r, POSTERN_ACTION_AWAIT);
 }
+
+// postern_await asks to be called again, with POSTERN_EVENT_FETCHED, when every fetch of this result is done. No instance is
+// held until then: what the plugin has to remember is carried.
+static inline void postern_await(postern_result *r) { postern__act(r, POSTERN_ACTION_AWAIT); }
 
 // ---- Host operations ----
 //
-// What a function hands out is valid until the next host operation. One that needs a grant says which. Every event may
-// make at most 1,024 operations. Times are in nanoseconds; a ttl of 0 keeps for good.
+// What a function hands out is valid until the next host operation. One that needs a grant says which. The operator bounds
+// how many operations an event may make, 1,024 if nothing is written. Times are in nanoseconds; a ttl of 0 keeps for good.
+
+// postern_op asks for an operation as ABI.md describes it, octet by octet: for one that this SDK has no function for yet. It
+// returns the number of octets written to out, or a negative error.
+static inline int64_t postern_op(uint32_t code, postern_string in, void *out, uint32_t capacity) {
+	return postern_import_op(code, in.data, in.len, out, capacity);
+}
 
 // postern_error_text says an error in words.
 static inline postern_string postern_error_text(int error) {
@@ -926,9 +994,9 @@ static inline postern_string postern_error_text(int error) {
 static inline int postern__call(postern_host *h, uint32_t code, postern_string in) {
 	h->out.len = 0;
 	h->out.full = false;
-	int64_t n = postern_import_op(code, in.data, in.len, h->out.data, h->out.cap);
+	int64_t n = postern_op(code, in, h->out.data, h->out.cap);
 	if (n == POSTERN_TOO_SMALL && h->out.cap < POSTERN_MAX_ANSWER && postern__room(&h->out, POSTERN_MAX_ANSWER)) {
-		n = postern_import_op(code, in.data, in.len, h->out.data, h->out.cap);
+		n = postern_op(code, in, h->out.data, h->out.cap);
 	}
 	if (n < 0) return (int)n;
 	if (n > h->out.cap) return POSTERN_TOO_SMALL;
@@ -956,20 +1024,20 @@ static inline int postern__number(postern_host *h, int error, int64_t *n) {
 
 // postern_now is the wall clock in nanoseconds since 1970. postern_time(e) is nearer and mostly enough.
 static inline int postern_now(postern_host *h, int64_t *time) {
-	return postern__number(h, postern__call(h, 1, postern_string_of(NULL, 0)), time);
+	return postern__number(h, postern__call(h, POSTERN__TIME, postern_string_of(NULL, 0)), time);
 }
 
 // postern_random fills n octets, at most 4,096, with some fit for keys.
 static inline int postern_random(postern_host *h, void *octets, uint32_t n) {
 	(void)h;
-	int64_t written = postern_import_op(2, NULL, 0, octets, n);
+	int64_t written = postern_op(POSTERN__RANDOM, postern_string_of(NULL, 0), octets, n);
 	return written < 0 ? (int)written : POSTERN_OK;
 }
 
 // postern_get reads from the plugin's state on this node (grant state). POSTERN_NOT_FOUND when the key is not there or its
 // time is over.
 static inline int postern_get(postern_host *h, postern_string key, postern_string *value) {
-	int error = postern__call(h, 3, key);
+	int error = postern__call(h, POSTERN__GET, key);
 	*value = error ? postern_string_of(NULL, 0) : postern_written(&h->out);
 	return error;
 }
@@ -980,7 +1048,7 @@ static inline int postern_put(postern_host *h, postern_string key, postern_strin
 	postern__put64(in, (uint64_t)ttl);
 	postern_write_key(in, key);
 	postern_add(in, value);
-	return postern__ask(h, 4);
+	return postern__ask(h, POSTERN__PUT);
 }
 
 // postern_cas writes value only when what is stored is old, absent meaning nothing; else POSTERN_CONFLICT (grant state).
@@ -992,11 +1060,11 @@ static inline int postern_cas(postern_host *h, postern_string key, postern_strin
 	postern_add(in, key);
 	if (postern_present(old)) postern_add(in, old);
 	postern_add(in, value);
-	return postern__ask(h, 5);
+	return postern__ask(h, POSTERN__CAS);
 }
 
 // postern_delete removes a key from the plugin's state; removing what is not there is no error (grant state).
-static inline int postern_delete(postern_host *h, postern_string key) { return postern__call(h, 6, key); }
+static inline int postern_delete(postern_host *h, postern_string key) { return postern__call(h, POSTERN__DELETE, key); }
 
 // postern_count adds delta to a counter and gives its new value. A counter begins at 0; ttl counts from its first use (grant
 // state).
@@ -1005,7 +1073,7 @@ static inline int postern_count(postern_host *h, postern_string key, int64_t del
 	postern__put64(in, (uint64_t)delta);
 	postern__put64(in, (uint64_t)ttl);
 	postern_add(in, key);
-	return postern__number(h, postern__ask(h, 7), count);
+	return postern__number(h, postern__ask(h, POSTERN__COUNT), count);
 }
 
 // An identity is who an API key belongs to.
@@ -1019,7 +1087,7 @@ typedef struct postern_identity {
 // postern_key finds who a presented API key belongs to (grant accounts). POSTERN_NOT_FOUND: no such key; POSTERN_EXPIRED:
 // revoked, expired, or its account is closed.
 static inline int postern_key(postern_host *h, postern_string presented, postern_identity *who) {
-	int error = postern__call(h, 8, presented);
+	int error = postern__call(h, POSTERN__KEY, presented);
 	postern_value v = error ? postern_null() : postern_value_of(postern_written(&h->out));
 	who->account = postern_text(postern_member(v, POSTERN("account")));
 	who->key = postern_text(postern_member(v, POSTERN("key")));
@@ -1045,7 +1113,7 @@ static inline int postern_hold(postern_host *h, postern_string account, postern_
 	postern_write_string(in, model);
 	postern_write_key(in, POSTERN("max"));
 	postern_write_value(in, max);
-	int error = postern__ask(h, 9);
+	int error = postern__ask(h, POSTERN__HOLD);
 	postern_value v = error ? postern_null() : postern_value_of(postern_written(&h->out));
 	held->hold = postern_text(postern_member(v, POSTERN("hold")));
 	held->amount = postern_text(postern_member(v, POSTERN("amount")));
@@ -1072,7 +1140,7 @@ static inline int postern_settle(postern_host *h, postern_string hold, postern_v
 	postern_write_bool(in, estimated);
 	postern_write_key(in, POSTERN("tags"));
 	postern_write_value(in, tags);
-	int error = postern__ask(h, 10);
+	int error = postern__ask(h, POSTERN__SETTLE);
 	postern_value v = error ? postern_null() : postern_value_of(postern_written(&h->out));
 	receipt->amount = postern_text(postern_member(v, POSTERN("amount")));
 	receipt->balance = postern_text(postern_member(v, POSTERN("balance")));
@@ -1081,23 +1149,25 @@ static inline int postern_settle(postern_host *h, postern_string hold, postern_v
 
 // postern_release gives back what a hold reserved, for a call that was never served (grant ledger). POSTERN_NOT_FOUND: no
 // such hold.
-static inline int postern_release(postern_host *h, postern_string hold) { return postern__call(h, 11, hold); }
+static inline int postern_release(postern_host *h, postern_string hold) { return postern__call(h, POSTERN__RELEASE, hold); }
 
-// postern_cache_get reads what the plugin cached for the account of the exchange (grant cache). POSTERN_NOT_FOUND: nothing,
-// or its time is over; POSTERN_UNAVAILABLE: the exchange has no account.
+// postern_cache_get reads from the caller's account's part of the plugin's cache (grant cache). POSTERN_NOT_FOUND when the key
+// is not there or its time is over; POSTERN_UNAVAILABLE when the caller has no account.
 static inline int postern_cache_get(postern_host *h, postern_string key, postern_string *value) {
-	int error = postern__call(h, 12, key);
+	int error = postern__call(h, POSTERN__CACHE_GET, key);
 	*value = error ? postern_string_of(NULL, 0) : postern_written(&h->out);
 	return error;
 }
 
-// postern_cache_put caches a value for the account of the exchange (grant cache).
+// postern_cache_put writes to the caller's account's part of the plugin's cache (grant cache), where the least used makes room.
+// The ttl is more than 0. POSTERN_UNAVAILABLE when the caller has no account; POSTERN_LIMIT when the value is larger than the
+// whole cache.
 static inline int postern_cache_put(postern_host *h, postern_string key, postern_string value, int64_t ttl) {
 	postern_buffer *in = postern__input(h);
 	postern__put64(in, (uint64_t)ttl);
 	postern_write_key(in, key);
 	postern_add(in, value);
-	return postern__ask(h, 13);
+	return postern__ask(h, POSTERN__CACHE_PUT);
 }
 
 // ---- The module ----

@@ -22,4 +22,5 @@ hook "request" {
   }
 }
 
-hook "response" {}
+hook "response" {
+}
