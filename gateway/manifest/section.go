@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/postern-gateway/postern/sdk/abi"
 )
@@ -38,10 +39,16 @@ func Pack(wasm, manifest []byte) ([]byte, error) {
 	if len(manifest) > MaxSize {
 		return nil, fmt.Errorf("manifest has %d octets, more than %d", len(manifest), MaxSize)
 	}
-	out := make([]byte, 0, len(wasm)+len(manifest)+len(abi.ManifestSection)+16)
+	return Replace(wasm, abi.ManifestSection, manifest)
+}
+
+// Replace returns a copy of the module with content in the custom section of that name, at the end, instead of any that is
+// there. Only the headers of the sections are read.
+func Replace(wasm []byte, section string, content []byte) ([]byte, error) {
+	out := make([]byte, 0, len(wasm)+len(content)+len(section)+16)
 	kept := 0
 	err := eachSection(wasm, func(start, end int, name string, _ []byte) error {
-		if name == abi.ManifestSection {
+		if name == section {
 			out = append(out, wasm[kept:start]...)
 			kept = end
 		}
@@ -51,12 +58,12 @@ func Pack(wasm, manifest []byte) ([]byte, error) {
 		return nil, err
 	}
 	out = append(out, wasm[kept:]...)
-	content := binary.AppendUvarint(nil, uint64(len(abi.ManifestSection)))
-	content = append(content, abi.ManifestSection...)
+	head := binary.AppendUvarint(nil, uint64(len(section)))
+	head = append(head, section...)
 	out = append(out, 0) // id of a custom section
-	out = binary.AppendUvarint(out, uint64(len(content)+len(manifest)))
-	out = append(out, content...)
-	return append(out, manifest...), nil
+	out = binary.AppendUvarint(out, uint64(len(head)+len(content)))
+	out = append(out, head...)
+	return append(out, content...), nil
 }
 
 // eachSection walks the sections of a module (WebAssembly core specification, section 5.5.2). visit gets where each
