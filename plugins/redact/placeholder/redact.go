@@ -6,6 +6,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/postern-gateway/postern/plugins/redact/detect"
+	"github.com/postern-gateway/postern/sdk/go/json"
 )
 
 // Why a text can not be redacted.
@@ -38,8 +39,8 @@ type Redactor struct {
 type edit struct{ start, end, value, quoted int }
 
 type level struct {
-	scanner scanner
-	context [maxDepth + 1]context // of each open container; the one for depth 0 is that of the text itself
+	scanner json.Scanner
+	context [json.MaxDepth + 1]context // of each open container; the one for depth 0 is that of the text itself
 	decoded []byte
 }
 
@@ -152,55 +153,55 @@ func (r *Redactor) plain(text []byte) error {
 func (r *Redactor) walk(text []byte, nest int) error {
 	l := &r.levels[nest]
 	s := &l.scanner
-	s.reset(text)
+	s.Reset(text)
 	l.context[0] = free
 	if nest == 0 {
 		l.context[0] = top
 	}
 	var key []byte
 	for {
-		t := s.next()
-		at := l.context[s.depth]
-		switch t.kind {
-		case tokenBad:
+		t := s.Next()
+		at := l.context[s.Depth()]
+		switch t.Kind {
+		case json.Bad:
 			return ErrInvalid
-		case tokenEnd:
+		case json.End:
 			return nil
-		case tokenOpen:
+		case json.Open:
 			// An array is what its name says; so are the objects in it. The text's own object is the context 0.
-			outer := l.context[s.depth-1]
-			if s.depth > 1 && key != nil {
+			outer := l.context[s.Depth()-1]
+			if s.Depth() > 1 && key != nil {
 				outer = outer.under(key)
 			}
-			l.context[s.depth] = outer
+			l.context[s.Depth()] = outer
 			key = nil
-		case tokenClose:
+		case json.Close:
 			key = nil
-		case tokenKey:
-			key = text[t.start+1 : t.end-1]
-			if err := r.value(l, key, t.start+1, nest); err != nil {
+		case json.Key:
+			key = text[t.Start+1 : t.End-1]
+			if err := r.value(l, key, t.Start+1, nest); err != nil {
 				return err
 			}
-		case tokenString:
-			inside := text[t.start+1 : t.end-1]
-			if at.protocols(key) && !s.inArray() && (at == top || isWord(inside)) {
+		case json.String:
+			inside := text[t.Start+1 : t.End-1]
+			if at.protocols(key) && !s.InArray() && (at == top || isWord(inside)) {
 				r.Vault.avoid(inside)
-				if at == structural && s.depth <= 3 && string(key) == "type" && (string(inside) == "json_object" || string(inside) == "json_schema") {
+				if at == structural && s.Depth() <= 3 && string(key) == "type" && (string(inside) == "json_object" || string(inside) == "json_schema") {
 					r.JSONMode = true
 				}
-			} else if err := r.value(l, inside, t.start+1, nest); err != nil {
+			} else if err := r.value(l, inside, t.Start+1, nest); err != nil {
 				return err
 			}
-			if !s.inArray() {
+			if !s.InArray() {
 				key = nil
 			}
-		case tokenLiteral:
-			if at == free && isDigit(text[t.end-1]) {
+		case json.Literal:
+			if at == free && isDigit(text[t.End-1]) {
 				if err := r.literal(text, t, nest); err != nil {
 					return err
 				}
 			}
-			if !s.inArray() {
+			if !s.InArray() {
 				key = nil
 			}
 		}
@@ -220,18 +221,18 @@ func isWord(inside []byte) bool {
 
 // literal looks at a number: a card or a telephone number is one whether or not it stands in quotes. Only a whole number
 // can be a find, and its placeholder is put in quotes, so that the text stays JSON.
-func (r *Redactor) literal(text []byte, t token, nest int) error {
-	r.finds = r.Detector.Scan(r.finds[:0], text[t.start:t.end], 0)
-	if len(r.finds) != 1 || r.finds[0].Start != 0 || r.finds[0].End != t.end-t.start {
+func (r *Redactor) literal(text []byte, t json.Token, nest int) error {
+	r.finds = r.Detector.Scan(r.finds[:0], text[t.Start:t.End], 0)
+	if len(r.finds) != 1 || r.finds[0].Start != 0 || r.finds[0].End != t.End-t.Start {
 		return nil
 	}
 	f := r.finds[0]
-	value, ok := r.Vault.add(f.Kind, text[t.start:t.end])
+	value, ok := r.Vault.add(f.Kind, text[t.Start:t.End])
 	if !ok {
 		return ErrTooMuch
 	}
 	r.Found[f.Kind]++
-	r.edits = append(r.edits, edit{t.start, t.end, value, nest + 1})
+	r.edits = append(r.edits, edit{t.Start, t.End, value, nest + 1})
 	return nil
 }
 

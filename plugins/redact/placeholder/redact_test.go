@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/postern-gateway/postern/plugins/redact/detect"
+	scan "github.com/postern-gateway/postern/sdk/go/json"
 )
 
 func everything() *detect.Detector {
@@ -92,7 +93,7 @@ func TestRedactJSON(t *testing.T) {
 
 func TestInvalid(t *testing.T) {
 	t.Parallel()
-	deep := strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1)
+	deep := strings.Repeat("[", scan.MaxDepth+1) + strings.Repeat("]", scan.MaxDepth+1)
 	for _, text := range []string{
 		"", " ", "{", "}", "[", "{]", `{"a"}`, `{"a":}`, `{"a":1,}`, `[1,]`, `[,1]`, `{"a" "b"}`, `{a:1}`, `{"a":1}{}`, `"a`, "\"a\nb\"", `"\x"`, `"\u12g4"`, `"\`,
 		"\"\xff\"", "01", "1.", "-", "+1", "1e", "nul", "truefalse", "// x\n{}", deep, `{"a":1 "b":2}`, "\ufeff{}", "[1 2]", "{\"a\":\"a@example.com\"", `["a":1]`, `{"a",1}`, `{"a":,}`, `{:1}`,
@@ -496,7 +497,7 @@ func deeper(text []byte) bool {
 			depth--
 		}
 	}
-	return most > maxDepth
+	return most > scan.MaxDepth
 }
 
 func FuzzRestore(f *testing.F) {

@@ -1,6 +1,10 @@
 package placeholder
 
-import "unicode/utf8"
+import (
+	"unicode/utf8"
+
+	"github.com/postern-gateway/postern/sdk/go/json"
+)
 
 // Restorer puts the values back in the place of their placeholders in a reply. Like a Redactor it is used again and
 // again by one goroutine.
@@ -65,20 +69,20 @@ func (r *Restorer) plain(text []byte, levels int) {
 // walk notes the placeholders in every string of a JSON text that is nest strings deep, names included.
 func (r *Restorer) walk(text []byte, nest int) error {
 	s := &r.levels[nest].scanner
-	s.reset(text)
+	s.Reset(text)
 	var key []byte
 	for {
-		switch t := s.next(); t.kind {
-		case tokenBad:
+		switch t := s.Next(); t.Kind {
+		case json.Bad:
 			return ErrInvalid
-		case tokenEnd:
+		case json.End:
 			return nil
-		case tokenKey:
-			key = text[t.start+1 : t.end-1]
-			r.value(key, t.start+1, nest, false)
-		case tokenString:
-			r.value(text[t.start+1:t.end-1], t.start+1, nest, holdsJSON(key))
-		case tokenOpen:
+		case json.Key:
+			key = text[t.Start+1 : t.End-1]
+			r.value(key, t.Start+1, nest, false)
+		case json.String:
+			r.value(text[t.Start+1:t.End-1], t.Start+1, nest, holdsJSON(key))
+		case json.Open:
 			key = nil
 		}
 	}
@@ -127,7 +131,7 @@ func Suspicious(raw []byte) bool {
 				return true
 			}
 		case '\\':
-			if i+1 == len(raw) || raw[i+1] == 'u' && (len(raw)-i < 6 || hex4(raw[i+2:]) == '[') {
+			if i+1 == len(raw) || raw[i+1] == 'u' && (len(raw)-i < 6 || json.Hex4(raw[i+2:]) == '[') {
 				return true
 			}
 		}
@@ -259,7 +263,7 @@ func (c *Chunk) candidate(v *Vault, b []byte, end bool) (used, value int, wait b
 			}
 			text[n] = 0
 			if size == 6 {
-				if r := hex4(b[at+2:]); r > 0 && r < utf8.RuneSelf {
+				if r := json.Hex4(b[at+2:]); r > 0 && r < utf8.RuneSelf {
 					text[n] = byte(r)
 				}
 			}

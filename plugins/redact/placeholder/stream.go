@@ -3,6 +3,8 @@ package placeholder
 import (
 	"bytes"
 	"unicode/utf8"
+
+	"github.com/postern-gateway/postern/sdk/go/json"
 )
 
 // Bounds of what a stream may hold back: octets and channels. Together with the largest Vault it fits what an exchange
@@ -184,42 +186,42 @@ func (r *Restorer) parse(data []byte) (ok bool) {
 		return false
 	}
 	s := &r.levels[0].scanner
-	s.reset(data)
+	s.Reset(data)
 	open, key := -1, span{}
-	var places [maxDepth + 1]int
+	var places [json.MaxDepth + 1]int
 	for {
-		t := s.next()
-		switch t.kind {
-		case tokenBad:
+		t := s.Next()
+		switch t.Kind {
+		case json.Bad:
 			return false
-		case tokenEnd:
+		case json.End:
 			return true
-		case tokenKey:
-			key = span{t.start + 1, t.end - 1}
+		case json.Key:
+			key = span{t.Start + 1, t.End - 1}
 			continue
-		case tokenClose:
-			r.nodes[open].end = t.end
+		case json.Close:
+			r.nodes[open].end = t.End
 			open = r.nodes[open].parent
 			continue
 		}
 		if len(r.nodes) == maxNodes {
 			return false
 		}
-		n := node{kind: 'l', parent: open, key: key, start: t.start, end: t.end}
+		n := node{kind: 'l', parent: open, key: key, start: t.Start, end: t.End}
 		key = span{}
-		depth := s.depth
-		if t.kind == tokenOpen {
+		depth := s.Depth()
+		if t.Kind == json.Open {
 			depth--
 		}
 		n.at = places[depth]
 		places[depth]++
-		switch t.kind {
-		case tokenString:
+		switch t.Kind {
+		case json.String:
 			n.kind = '"'
-		case tokenOpen:
-			n.kind = data[t.start]
+		case json.Open:
+			n.kind = data[t.Start]
 			open = len(r.nodes)
-			places[s.depth] = 0
+			places[s.Depth()] = 0
 		}
 		r.nodes = append(r.nodes, n)
 	}
@@ -431,7 +433,7 @@ func (r *Restorer) pieceLevels(i int, jsonMode bool) int {
 func (r *Restorer) piece(dst, prefix, inside []byte, levels int, mayHold bool) (out, held []byte, changed bool) {
 	l := &r.levels[1] // level 0 holds the event
 	l.decoded = append(l.decoded[:0], prefix...)
-	text, escaped := unescape(l.decoded, inside)
+	text, escaped := json.Unescape(l.decoded, inside)
 	if !escaped {
 		text = append(text, inside...)
 	}
