@@ -1,0 +1,302 @@
+//! What results and questions are written with.
+
+use crate::module;
+
+/// A buffer that octets are appended to. That of a [`crate::Result`] grows to 16,777,215 octets; when it can not hold more,
+/// it remembers so, and the event fails.
+pub struct Writer {
+    address: *mut u8,
+    length: usize,
+    capacity: usize,
+    grows: bool,
+    /// The memory is from the heap.
+    owned: bool,
+    full: bool,
+}
+
+// SAFETY: a Writer has its memory for itself.
+unsafe impl Send for Writer {}
+unsafe impl Sync for Writer {}
+
+impl Writer {
+    /// The most a result's operations, and the input of a host operation, may come to.
+    pub const MOST: usize = (16 << 20) - 1;
+
+    /// A writer that begins with `capacity` octets of static memory and grows beyond.
+    ///
+    /// The memory must be there for as long as the program runs, and be used by nobody else.
+    #[cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
+    pub(crate) const unsafe fn over(address: *mut u8, capacity: usize) -> Writer {
+        Writer { address, length: 0, capacity, grows: true, owned: false, full: false }
+    }
+
+    /// A writer with no memory yet.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) const fn empty() -> Writer {
+        Writer { address: core::ptr::null_mut(), length: 0, capacity: 0, grows: true, owned: false, full: false }
+    }
+
+    /// Calls `then` with a writer to `memory`, which cuts what does not fit.
+    pub(crate) fn within<T>(memory: &mut [u8], then: impl FnOnce(&mut Writer) -> T) -> T {
+        let (address, capacity) = (memory.as_mut_ptr(), memory.len());
+        then(&mut Writer { address, length: 0, capacity, grows: false, owned: false, full: false })
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.length = 0;
+        self.full = false;
+    }
+
+    /// The memory it has, for the host to write to.
+    pub(crate) fn room(&mut self) -> &mut [u8] {
+        if self.capacity == 0 {
+            return &mut [];
+        }
+        // SAFETY: the memory is the writer's own; what nobody wrote to is static, or zeroed by reserve.
+        unsafe { core::slice::from_raw_parts_mut(self.address, self.capacity) }
+    }
+
+    /// Makes room for that many octets in all, and drops what was written. Where it can not, things stay as they are.
+    pub(crate) fn reserve(&mut self, capacity: usize) -> bool {
+        self.clear();
+        if capacity > self.capacity && !self.grow(capacity) {
+            self.clear();
+            return false;
+        }
+        // SAFETY: it is the writer's own memory.
+        unsafe { core::ptr::write_bytes(self.address, 0, self.capacity) };
+        true
+    }
+
+    /// Reports that something did not fit.
+    pub(crate) fn full(&self) -> bool {
+        self.full
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.length
+    }
+
+    /// What was written.
+    pub(crate) fn octets(&self) -> &[u8] {
+        if self.length == 0 {
+            return &[];
+        }
+        // SAFETY: that much was written.
+        unsafe { core::slice::from_raw_parts(self.address, self.length) }
+    }
+
+    /// Appends octets.
+    #[inline]
+    pub fn put(&mut self, octets: &[u8]) {
+        let n = octets.len();
+        if n > self.capacity - self.length && !self.grow(n) {
+            if !self.grows {
+                self.copy(&octets[..self.capacity - self.length]);
+            }
+            return;
+        }
+        self.copy(octets);
+    }
+
+    #[inline]
+    fn copy(&mut self, octets: &[u8]) {
+        // SAFETY: there is room, and nobody else has the writer's memory.
+        unsafe { core::ptr::copy_nonoverlapping(octets.as_ptr(), self.address.add(self.length), octets.len()) };
+        self.length += octets.len();
+    }
+
+    #[inline]
+    pub(crate) fn octet(&mut self, v: u8) {
+        self.put(&[v]);
+    }
+
+    #[inline]
+    pub(crate) fn u16(&mut self, v: u16) {
+        self.put(&v.to_le_bytes());
+    }
+
+    #[inline]
+    pub(crate) fn u32(&mut self, v: u32) {
+        self.put(&v.to_le_bytes());
+    }
+
+    #[inline]
+    pub(crate) fn u64(&mut self, v: u64) {
+        self.put(&v.to_le_bytes());
+    }
+
+    /// Appends what `what` writes, with its length, a u32, before it.
+    pub(crate) fn sized(&mut self, what: impl FnOnce(&mut Writer)) {
+        let at = self.length;
+        self.u32(0);
+        what(self);
+        self.set_u32(at, self.length.wrapping_sub(at + 4) as u32);
+    }
+
+    /// Writes over what is at an offset.
+    pub(crate) fn set_u32(&mut self, at: usize, v: u32) {
+        if at + 4 <= self.length {
+            // SAFETY: it is within what was written.
+            unsafe { self.address.add(at).cast::<[u8; 4]>().write(v.to_le_bytes()) };
+        }
+    }
+
+    /// Makes room for n octets more. After the first time that fails nothing is written any more.
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self, n: usize) -> bool {
+        let need = self.length.saturating_add(n);
+        if self.full || !self.grows || need > Self::MOST {
+            self.stop();
+            return false;
+        }
+        let capacity = need.max(self.capacity.saturating_mul(2)).max(1 << 10).min(Self::MOST + 1);
+        let address = module::more(capacity);
+        if address.is_null() {
+            self.stop();
+            return false;
+        }
+        if self.length > 0 {
+            // SAFETY: the new memory is larger, and nobody else's.
+            unsafe { core::ptr::copy_nonoverlapping(self.address, address, self.length) };
+        }
+        self.release();
+        (self.address, self.capacity, self.owned) = (address, capacity, true);
+        true
+    }
+
+    fn stop(&mut self) {
+        self.full = true;
+        if self.grows {
+            // No room, so that every later put comes here.
+            self.length = self.capacity;
+        }
+    }
+
+    fn release(&mut self) {
+        if self.owned {
+            // SAFETY: the memory came from module::more with this capacity.
+            unsafe { module::less(self.address, self.capacity) };
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+impl core::fmt::Write for Writer {
+    fn write_str(&mut self, s: &str) -> core::fmt::Result {
+        self.put(s.as_bytes());
+        Ok(())
+    }
+}
+
+/// What can be written where octets go: a text, octets, a number in decimal, the arguments of `format_args!`, or a tuple of
+/// such things, which is written one after the other, as `("Bearer ", token)`.
+pub trait Octets {
+    /// Appends itself.
+    fn put(&self, to: &mut Writer);
+}
+
+impl Octets for [u8] {
+    #[inline]
+    fn put(&self, to: &mut Writer) {
+        to.put(self);
+    }
+}
+
+impl<const N: usize> Octets for [u8; N] {
+    #[inline]
+    fn put(&self, to: &mut Writer) {
+        to.put(self);
+    }
+}
+
+impl Octets for str {
+    #[inline]
+    fn put(&self, to: &mut Writer) {
+        to.put(self.as_bytes());
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl Octets for module::String {
+    #[inline]
+    fn put(&self, to: &mut Writer) {
+        to.put(self.as_bytes());
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl Octets for module::Vec<u8> {
+    #[inline]
+    fn put(&self, to: &mut Writer) {
+        to.put(self);
+    }
+}
+
+impl Octets for core::fmt::Arguments<'_> {
+    fn put(&self, to: &mut Writer) {
+        // A Writer's write_str gives no error; a full one remembers.
+        let _ = core::fmt::write(to, *self);
+    }
+}
+
+impl<T: Octets + ?Sized> Octets for &T {
+    #[inline]
+    fn put(&self, to: &mut Writer) {
+        (**self).put(to);
+    }
+}
+
+impl Octets for u64 {
+    fn put(&self, to: &mut Writer) {
+        let (mut digits, mut at, mut n) = ([0u8; 20], 20, *self);
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (n % 10) as u8;
+            n /= 10;
+            if n == 0 {
+                return to.put(&digits[at..]);
+            }
+        }
+    }
+}
+
+impl Octets for i64 {
+    fn put(&self, to: &mut Writer) {
+        if *self < 0 {
+            to.octet(b'-');
+        }
+        self.unsigned_abs().put(to);
+    }
+}
+
+macro_rules! numbers {
+    ($($small:ty as $large:ty),*) => {$(
+        impl Octets for $small {
+            fn put(&self, to: &mut Writer) {
+                (*self as $large).put(to);
+            }
+        }
+    )*};
+}
+numbers!(u16 as u64, u32 as u64, usize as u64, i32 as i64);
+
+macro_rules! tuples {
+    ($(($($name:ident)+))*) => {$(
+        impl<$($name: Octets),+> Octets for ($($name,)+) {
+            #[inline]
+            fn put(&self, to: &mut Writer) {
+                #[allow(non_snake_case)]
+                let ($($name,)+) = self;
+                $($name.put(to);)+
+            }
+        }
+    )*};
+}
+tuples!((A B) (A B C) (A B C D) (A B C D E) (A B C D E F) (A B C D E F G) (A B C D E F G H));
