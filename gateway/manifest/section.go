@@ -45,10 +45,30 @@ func Pack(wasm, manifest []byte) ([]byte, error) {
 // Replace returns a copy of the module with content in the custom section of that name, at the end, instead of any that is
 // there. Only the headers of the sections are read.
 func Replace(wasm []byte, section string, content []byte) ([]byte, error) {
-	out := make([]byte, 0, len(wasm)+len(content)+len(section)+16)
+	out, err := without(wasm, len(content)+len(section)+16, func(name string) bool { return name == section })
+	if err != nil {
+		return nil, err
+	}
+	head := binary.AppendUvarint(nil, uint64(len(section)))
+	head = append(head, section...)
+	out = append(out, 0) // id of a custom section
+	out = binary.AppendUvarint(out, uint64(len(head)+len(content)))
+	out = append(out, head...)
+	return append(out, content...), nil
+}
+
+// Strip returns a copy of the module without what is only for people who look for mistakes: the names of functions and the
+// DWARF sections. What it runs is the same.
+func Strip(wasm []byte) ([]byte, error) {
+	return without(wasm, 0, func(name string) bool { return name == "name" || strings.HasPrefix(name, ".debug_") })
+}
+
+// without copies a module without the custom sections that drop picks, and with room for more octets at its end.
+func without(wasm []byte, room int, drop func(name string) bool) ([]byte, error) {
+	out := make([]byte, 0, len(wasm)+room)
 	kept := 0
 	err := eachSection(wasm, func(start, end int, name string, _ []byte) error {
-		if name == section {
+		if name != "" && drop(name) {
 			out = append(out, wasm[kept:start]...)
 			kept = end
 		}
@@ -57,13 +77,7 @@ func Replace(wasm []byte, section string, content []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	out = append(out, wasm[kept:]...)
-	head := binary.AppendUvarint(nil, uint64(len(section)))
-	head = append(head, section...)
-	out = append(out, 0) // id of a custom section
-	out = binary.AppendUvarint(out, uint64(len(head)+len(content)))
-	out = append(out, head...)
-	return append(out, content...), nil
+	return append(out, wasm[kept:]...), nil
 }
 
 // eachSection walks the sections of a module (WebAssembly core specification, section 5.5.2). visit gets where each
