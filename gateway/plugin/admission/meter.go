@@ -1,0 +1,591 @@
+package admission
+
+import "fmt"
+
+const (
+	// meterFunctions and meterGlobals are how many of each Meter adds.
+	meterFunctions = 2
+	meterGlobals   = 2
+	// growShift makes a page that memory grows by cost 32,768 units: it is cleared, and with it now and then all is copied.
+	growShift = 15
+)
+
+// rewriter writes a module anew.
+type rewriter struct {
+	m     *Module
+	types []functionType // those of the module and more
+	plan  plan
+	lines *lineTable // nil when there is nothing to map
+
+	code   writer // content of the code section
+	out    writer // the body being written
+	frames []label
+	depth  int    // open blocks of what is written
+	tight  int    // open loops that keep the fuel in a local
+	next   int    // the next segment
+	fuel   uint32 // the local that tight loops keep the fuel in
+	length uint32 // the local for lengths of bulk operations; the next one is for their results
+}
+
+// label is an open block of the module as it was.
+type label struct {
+	depth   int   // of the block that stands for it
+	wrapped bool  // a loop that leaves itself for the host, in three blocks more
+	root    bool  // the outermost of a nest of tight loops
+	cost    int64 // of a loop's header
+}
+
+// Meter returns the module rewritten: what is imported and exported is unchanged but for what the constants above name,
+// and it computes the same. Custom sections are left away, but for names of functions and lines of source code. The error
+// is a *Refusal: the module would grow too much.
+func (m *Module) Meter() ([]byte, error) {
+	rw := &rewriter{m: m, types: append([]functionType(nil), m.types...)}
+	if m.HasDWARF() {
+		rw.lines = m.readLines()
+	}
+	typeYield := rw.typeIndex([]byte{typeI64}, []byte{typeI64})
+	typeDeep := rw.typeIndex(nil, nil)
+	rw.bodies()
+
+	w := &writer{b: make([]byte, 0, len(m.wasm)+len(rw.code.b))}
+	w.octet([]byte("\x00asm\x01\x00\x00\x00")...)
+	w.section(secType, rw.typeSection())
+	w.section(secImport, rw.importSection(typeYield, typeDeep))
+	for id := byte(secFunction); id <= secData; id++ {
+		if id == secCode {
+			rw.copy(w, secDataCount)
+		}
+		rw.section(w, id)
+	}
+	if names := m.names(); names != nil {
+		w.custom(nameSection, names)
+	}
+	rw.lines.write(w)
+	if most := 4*len(m.wasm) + 64<<10; len(w.b) > most {
+		return nil, &Refusal{Section: "module", Reason: fmt.Sprintf("metered it has %d octets, more than %d: it has too many loops for its size", len(w.b), most)}
+	}
+	return w.b, nil
+}
+
+func (rw *rewriter) section(w *writer, id byte) {
+	m := rw.m
+	var content writer
+	switch s := m.find(id); {
+	case id == secTable:
+		rw.tableSection(&content)
+	case id == secMemory:
+		rw.memorySection(&content)
+	case id == secGlobal:
+		rw.globalSection(&content)
+	case id == secExport:
+		rw.exportSection(&content)
+	case s == nil:
+	case id == secStart:
+		m.startSection(rw.reader(s), &content)
+	case id == secElement:
+		m.elementSection(rw.reader(s), &content)
+	case id == secCode:
+		content = rw.code
+	default:
+		rw.copy(w, id)
+	}
+	if len(content.b) > 0 {
+		w.section(id, content.b)
+	}
+}
+
+// copy takes a section over as it is.
+func (rw *rewriter) copy(w *writer, id byte) {
+	if s := rw.m.find(id); s != nil {
+		w.section(id, rw.m.wasm[s.start:s.end])
+	}
+}
+
+func (rw *rewriter) reader(s *section) *reader {
+	return &reader{wasm: rw.m.wasm, at: s.start, end: s.end, section: s.name}
+}
+
+// typeIndex is the index of a function type, which is added when there is none.
+func (rw *rewriter) typeIndex(params, results []byte) int32 {
+	for i, t := range rw.types {
+		if string(t.params) == string(params) && string(t.results) == string(results) {
+			return int32(i)
+		}
+	}
+	rw.types = append(rw.types, functionType{params, results})
+	return int32(len(rw.types) - 1)
+}
+
+func (rw *rewriter) typeSection() []byte {
+	var w writer
+	w.u32(uint32(len(rw.types)))
+	for _, t := range rw.types {
+		w.octet(0x60)
+		w.u32(uint32(len(t.params)))
+		w.octet(t.params...)
+		w.u32(uint32(len(t.results)))
+		w.octet(t.results...)
+	}
+	return w.b
+}
+
+// importSection puts the meter's functions after the module's own imports, so that only functions the module defines get
+// other numbers.
+func (rw *rewriter) importSection(yield, deep int32) []byte {
+	m := rw.m
+	var w writer
+	w.u32(uint32(len(m.imports) + meterFunctions))
+	functions, tables, memories, globals := 0, 0, 0, 0
+	for _, i := range m.imports {
+		w.name(i.Module)
+		w.name(i.Name)
+		switch i.Kind {
+		case "function":
+			w.octet(0)
+			w.u32(m.calls[functions])
+			functions++
+		case "table":
+			w.octet(1)
+			m.tables[tables].write(&w)
+			tables++
+		case "memory":
+			w.octet(2)
+			m.memories[memories].write(&w)
+			memories++
+		case "global":
+			w.octet(3, m.globals[globals].kind, flag(m.globals[globals].mutable))
+			globals++
+		}
+	}
+	for _, i := range []struct {
+		name  string
+		index int32
+	}{{Yield, yield}, {Deep, deep}} {
+		w.name(MeterModule)
+		w.name(i.name)
+		w.octet(0)
+		w.u32(uint32(i.index))
+	}
+	return w.b
+}
+
+func (t table) write(w *writer) {
+	w.octet(t.kind, 1)
+	w.u32(t.min)
+	w.u32(t.max)
+}
+
+func (t memory) write(w *writer) {
+	w.octet(1)
+	w.u32(t.min)
+	w.u32(t.max)
+}
+
+func (rw *rewriter) tableSection(w *writer) {
+	var own writer
+	n := uint32(0)
+	for _, t := range rw.m.tables {
+		if !t.imported {
+			t.write(&own)
+			n++
+		}
+	}
+	if n > 0 {
+		w.u32(n)
+		w.octet(own.b...)
+	}
+}
+
+func (rw *rewriter) memorySection(w *writer) {
+	for _, t := range rw.m.memories {
+		if !t.imported {
+			w.u32(1)
+			t.write(w)
+		}
+	}
+}
+
+func (rw *rewriter) globalSection(w *writer) {
+	if s := rw.m.find(secGlobal); s != nil {
+		rw.m.globalSection(rw.reader(s), w)
+	} else {
+		w.u32(meterGlobals)
+	}
+	w.octet(typeI64, 1, opI64Const, 0, opEnd)
+	w.octet(typeI32, 1, opI32Const)
+	w.signed(DefaultDepth)
+	w.octet(opEnd)
+}
+
+func (rw *rewriter) exportSection(w *writer) {
+	if s := rw.m.find(secExport); s != nil {
+		rw.m.exportSection(rw.reader(s), w)
+	} else {
+		w.u32(meterGlobals)
+	}
+	w.name(FuelGlobal)
+	w.octet(3)
+	w.u32(rw.fuelGlobal())
+	w.name(DepthGlobal)
+	w.octet(3)
+	w.u32(rw.depthGlobal())
+}
+
+func (rw *rewriter) fuelGlobal() uint32  { return uint32(len(rw.m.globals)) }
+func (rw *rewriter) depthGlobal() uint32 { return uint32(len(rw.m.globals)) + 1 }
+
+func (rw *rewriter) bodies() {
+	rw.code.u32(uint32(len(rw.m.bodies)))
+	for i, b := range rw.m.bodies {
+		rw.body(i, b)
+	}
+}
+
+// body writes function i. Everything was checked by Read; an error can not come up.
+func (rw *rewriter) body(i int, b body) {
+	m, w := rw.m, &rw.out
+	w.b = w.b[:0]
+	r := &reader{wasm: m.wasm, at: b.start, end: b.end}
+	locals := m.localsOf(r, i)
+	p := &rw.plan
+	if err := p.scan(m, i, b, locals); err != nil {
+		panic(err) // Read has seen the same bytes
+	}
+	rw.frames, rw.depth, rw.tight, rw.next = rw.frames[:0], 0, 0, 1
+	rw.locals(b, uint32(locals))
+	codeStart := m.find(secCode).start
+	mark := rw.lines.at(b.code-codeStart, len(w.b))
+	function := label{}
+	results := m.types[m.calls[m.imported+i]].results
+	if p.calls {
+		rw.enter()
+		rw.open(opBlock, rw.leaves(results))
+	} else {
+		function.depth = -1 // the label of the body itself
+	}
+	if cost := p.segments[0].cost; cost > 0 {
+		rw.charge(cost)
+		if !p.leaf() {
+			rw.check()
+		}
+	}
+	rw.frames = append(rw.frames, function)
+	d := decoder{reader: reader{wasm: m.wasm, at: b.code, end: b.end}, m: m, locals: locals}
+	var in instruction
+	for d.more() {
+		rw.lines.at(d.at-codeStart, len(w.b))
+		d.next(&in)
+		rw.segment(in.at)
+		rw.instruction(&d, &in)
+	}
+	rw.code.u32(uint32(len(w.b)))
+	rw.lines.at(b.end-codeStart, len(w.b))
+	rw.lines.shift(mark, len(rw.code.b))
+	rw.code.octet(w.b...)
+}
+
+// locals writes the body's locals with those the meter needs.
+func (rw *rewriter) locals(b body, known uint32) {
+	r := &reader{wasm: rw.m.wasm, at: b.start, end: b.end}
+	n := r.u32()
+	tight := false
+	for _, l := range rw.plan.loops {
+		tight = tight || l.root
+	}
+	more := uint32(0)
+	if tight {
+		more++
+	}
+	if rw.plan.bulk {
+		more++ // a group of two
+	}
+	rw.out.u32(n + more)
+	for range n {
+		rw.out.u32(r.u32())
+		rw.out.octet(r.octet())
+	}
+	if tight {
+		rw.out.octet(1, typeI64)
+		rw.fuel = known
+		known++
+	}
+	if rw.plan.bulk {
+		rw.out.octet(2, typeI32)
+		rw.length = known
+	}
+}
+
+// leaves is the type of a block that takes nothing and leaves results.
+func (rw *rewriter) leaves(results []byte) blockType {
+	switch len(results) {
+	case 0:
+		return blockType{index: -1, short: emptyBlock}
+	case 1:
+		return blockType{index: -1, short: results[0]}
+	}
+	return blockType{index: rw.typeIndex(nil, results)}
+}
+
+func (rw *rewriter) open(op byte, kind blockType) {
+	rw.out.octet(op)
+	if kind.index < 0 {
+		rw.out.octet(kind.short)
+	} else {
+		rw.out.signed(int64(kind.index))
+	}
+	rw.depth++
+}
+
+func (rw *rewriter) close() {
+	rw.out.octet(opEnd)
+	rw.depth--
+}
+
+// op writes an instruction with one index.
+func (rw *rewriter) op(op byte, index uint32) {
+	rw.out.octet(op)
+	rw.out.u32(index)
+}
+
+func (rw *rewriter) constant(op byte, v int64) {
+	rw.out.octet(op)
+	rw.out.signed(v)
+}
+
+func (rw *rewriter) call(function int) {
+	rw.op(opCall, uint32(rw.m.imported+function))
+}
+
+// enter counts the depth down. What follows deep is never reached, and saying so keeps the path free of what would come
+// back from a call.
+func (rw *rewriter) enter() {
+	rw.op(opGlobalGet, rw.depthGlobal())
+	rw.constant(opI32Const, int64(rw.plan.weight))
+	rw.out.octet(opI32Sub)
+	rw.op(opGlobalSet, rw.depthGlobal())
+	rw.op(opGlobalGet, rw.depthGlobal())
+	rw.constant(opI32Const, 0)
+	rw.out.octet(opI32LtS)
+	rw.open(opIf, blockType{index: -1, short: emptyBlock})
+	rw.call(1)
+	rw.out.octet(opUnreachable)
+	rw.close()
+}
+
+func (rw *rewriter) leave() {
+	rw.op(opGlobalGet, rw.depthGlobal())
+	rw.constant(opI32Const, int64(rw.plan.weight))
+	rw.out.octet(opI32Add)
+	rw.op(opGlobalSet, rw.depthGlobal())
+}
+
+// charge takes a cost off the fuel.
+func (rw *rewriter) charge(cost int64) {
+	if rw.tight > 0 {
+		// The local carries the value, the global only takes it in: no load stands in the way of the next iteration.
+		rw.op(opLocalGet, rw.fuel)
+		rw.constant(opI64Const, cost)
+		rw.out.octet(opI64Sub)
+		rw.op(opLocalTee, rw.fuel)
+	} else {
+		rw.op(opGlobalGet, rw.fuelGlobal())
+		rw.constant(opI64Const, cost)
+		rw.out.octet(opI64Sub)
+	}
+	rw.op(opGlobalSet, rw.fuelGlobal())
+}
+
+// check visits the host when the fuel is below zero.
+func (rw *rewriter) check() {
+	if rw.tight > 0 {
+		rw.op(opLocalGet, rw.fuel)
+	} else {
+		rw.op(opGlobalGet, rw.fuelGlobal())
+	}
+	rw.constant(opI64Const, 0)
+	rw.out.octet(opI64LtS)
+	rw.open(opIf, blockType{index: -1, short: emptyBlock})
+	rw.op(opGlobalGet, rw.fuelGlobal())
+	rw.call(0)
+	if rw.tight > 0 {
+		rw.op(opLocalTee, rw.fuel)
+	}
+	rw.op(opGlobalSet, rw.fuelGlobal())
+	rw.close()
+}
+
+// segment charges for a segment that begins at that place and pays for itself. Headers of loops are charged in loop.
+func (rw *rewriter) segment(at int) {
+	p := &rw.plan
+	for ; rw.next < len(p.segments) && p.segments[rw.next].at <= at; rw.next++ {
+		if s := &p.segments[rw.next]; s.payer == rw.next && s.header < 0 && s.cost > 0 {
+			rw.charge(s.cost)
+		}
+	}
+}
+
+func (rw *rewriter) instruction(d *decoder, in *instruction) {
+	switch in.op {
+	case opBlock, opIf:
+		rw.open(in.op, in.kind)
+		rw.frames = append(rw.frames, label{depth: rw.depth - 1})
+	case opLoop:
+		rw.loop(in)
+	case opElse:
+		rw.out.octet(opElse)
+	case opEnd:
+		rw.end()
+	case opBr, opBrIf:
+		rw.op(in.op, rw.target(in.a))
+	case opBrTable:
+		rw.op(opBrTable, uint32(len(d.targets)-1))
+		for _, t := range d.targets {
+			rw.out.u32(rw.target(t))
+		}
+	case opReturn:
+		if rw.plan.calls {
+			rw.op(opBr, uint32(rw.depth-1))
+		} else {
+			rw.out.octet(opReturn)
+		}
+	case opMemoryGrow:
+		rw.grow(d, in, growShift)
+	case opMisc:
+		switch {
+		case in.sub == miscTableGrow:
+			rw.grow(d, in, 0)
+			return
+		case in.bulk():
+			rw.bulk(in)
+		}
+		d.put(&rw.out, in)
+	default:
+		d.put(&rw.out, in)
+	}
+}
+
+// target is the label, as written now, of the block a label of the module names.
+func (rw *rewriter) target(label uint32) uint32 {
+	f := rw.frames[len(rw.frames)-1-int(label)]
+	return uint32(rw.depth - 1 - f.depth)
+}
+
+// loop opens a loop and what its header needs.
+//
+// A tight loop without others in it keeps its path free of calls, because the engine would keep room for what a call may
+// change: it leaves itself for the host and is entered again, with its state in locals as ever.
+//
+//	block done
+//	  loop outer
+//	    block slow
+//	      loop            the module's own
+//	        fuel -= cost; br_if slow when fuel < 0
+//	        ...
+//	      end
+//	      br done
+//	    end
+//	    fuel = yield(fuel) + cost, which the header takes off again
+//	    br outer
+//	  end
+//	end
+func (rw *rewriter) loop(in *instruction) {
+	header := rw.plan.segments[rw.next]
+	rw.next++
+	l := rw.plan.loops[header.header]
+	f := label{root: l.root, cost: header.cost}
+	if l.root {
+		rw.op(opGlobalGet, rw.fuelGlobal())
+		rw.op(opLocalSet, rw.fuel)
+		rw.tight++
+	}
+	f.wrapped = l.tight && !l.nests && (in.kind.index < 0 || len(rw.m.types[in.kind.index].params) == 0)
+	if f.wrapped {
+		rw.open(opBlock, in.kind)
+		rw.open(opLoop, in.kind)
+		rw.open(opBlock, blockType{index: -1, short: emptyBlock})
+	}
+	rw.open(opLoop, in.kind)
+	f.depth = rw.depth - 1
+	rw.frames = append(rw.frames, f)
+	// A loop that is not branched to is a block.
+	if header.cost > 0 {
+		rw.charge(header.cost)
+	}
+	switch {
+	case f.wrapped:
+		rw.op(opLocalGet, rw.fuel)
+		rw.constant(opI64Const, 0)
+		rw.out.octet(opI64LtS)
+		rw.op(opBrIf, 1)
+	case l.branched:
+		rw.check()
+	}
+}
+
+func (rw *rewriter) end() {
+	f := rw.frames[len(rw.frames)-1]
+	rw.frames = rw.frames[:len(rw.frames)-1]
+	switch {
+	case len(rw.frames) == 0 && rw.plan.calls:
+		rw.close()
+		rw.leave()
+		rw.out.octet(opEnd)
+		return
+	case len(rw.frames) == 0:
+		rw.out.octet(opEnd)
+		return
+	}
+	rw.close()
+	if f.wrapped {
+		rw.op(opBr, 2)
+		rw.close()
+		rw.op(opLocalGet, rw.fuel)
+		rw.call(0)
+		rw.constant(opI64Const, f.cost)
+		rw.out.octet(opI64Add)
+		rw.op(opLocalSet, rw.fuel)
+		rw.op(opBr, 0)
+		rw.close()
+		rw.close()
+	}
+	if f.root {
+		rw.tight--
+	}
+}
+
+// bulk charges for an operation before it is done: a unit for each 8 octets, or for each entry of a table. The length is on
+// top of the stack.
+func (rw *rewriter) bulk(in *instruction) {
+	rw.op(opLocalSet, rw.length)
+	rw.op(opGlobalGet, rw.fuelGlobal())
+	rw.op(opLocalGet, rw.length)
+	rw.out.octet(opExtendU)
+	if in.sub <= miscMemoryFill {
+		rw.constant(opI64Const, 3)
+		rw.out.octet(opI64ShrU)
+	}
+	rw.out.octet(opI64Sub)
+	rw.op(opGlobalSet, rw.fuelGlobal())
+	rw.check()
+	rw.op(opLocalGet, rw.length)
+}
+
+// grow charges for what a memory or table was grown by when it was, 1<<shift units for each page or entry: guests ask for
+// more than they can have to find out. What that overdraws is bounded by the maximum.
+func (rw *rewriter) grow(d *decoder, in *instruction, shift int64) {
+	result := rw.length + 1
+	rw.op(opLocalTee, rw.length)
+	d.put(&rw.out, in)
+	rw.op(opLocalSet, result)
+	rw.op(opGlobalGet, rw.fuelGlobal())
+	rw.op(opLocalGet, rw.length)
+	rw.constant(opI32Const, 0)
+	rw.op(opLocalGet, result)
+	rw.constant(opI32Const, -1)
+	rw.out.octet(opI32Ne, opSelect, opExtendU)
+	rw.constant(opI64Const, shift)
+	rw.out.octet(opI64Shl, opI64Sub)
+	rw.op(opGlobalSet, rw.fuelGlobal())
+	rw.check()
+	rw.op(opLocalGet, result)
+}

@@ -1,0 +1,270 @@
+package admission
+
+// What the rewriter charges. A unit is an instruction, which is a fraction of a nanosecond; what takes longer than its one
+// instruction says is charged more.
+const (
+	// hostCost is charged for a call of an import, which takes about 80 ns.
+	hostCost = 64
+	// growCost is charged for memory.grow and table.grow, whether they succeed or not.
+	growCost = 256
+	// slack is how many instructions of branches that may not be taken are charged with the code before them, so that
+	// small branches cost no instructions of their own.
+	slack = 24
+	// leafCost is what a function without loops and calls may cost in all to be charged without a check: whoever calls it
+	// checks.
+	leafCost = 64
+)
+
+// plan is what is known of a function body before it is written anew: where to charge how much, and what its loops are.
+//
+// The body is cut into segments that are entered at their first instruction only: they begin where the body and where loops
+// begin, after branches that may be taken, and where branches lead. A segment knows the one that is entered before it
+// whenever it is entered (its dominator): structured control flow makes that the one before a conditional branch, and for
+// what follows a block the one that the block was opened in. So a small segment can be charged there.
+type plan struct {
+	segments []segmentOf
+	loops    []loop
+	frames   []frame
+
+	current  int  // the open segment
+	loop     int  // the innermost open loop, -1 outside
+	dead     bool // after a branch that is always taken
+	calls    bool // calls functions of the module, directly or through a table
+	bulk     bool // works on memory or tables in bulk
+	fuel     int64
+	weight   int // frames that it counts as
+	sets     int
+	nestings int
+}
+
+// segmentOf a function body.
+type segmentOf struct {
+	at     int   // of its first instruction, in the module
+	cost   int64 // with what is charged here for others
+	spread int64 // of that, of others
+	payer  int   // the segment that is charged for it
+	header int   // the loop it is the header of, or -1
+}
+
+// loop is a loop of a function body.
+type loop struct {
+	parent   int
+	nests    bool // has loops in it
+	calls    bool // has calls or bulk operations in it
+	branched bool // is branched to: runs more than once
+	tight    bool // is branched to and has no calls in it
+	root     bool // the outermost of a tight nest
+}
+
+// frame is an open block.
+type frame struct {
+	op       byte // of the block; opEnd for the function's own
+	segment  int  // where it was opened
+	loop     int
+	dead     bool // opened in dead code
+	branched bool // is branched to
+	otherway bool // an if whose else was seen
+}
+
+// scan plans a body, and so checks all of it that Read promises.
+func (p *plan) scan(m *Module, function int, b body, locals int) *Refusal {
+	*p = plan{segments: p.segments[:0], loops: p.loops[:0], frames: p.frames[:0], loop: -1}
+	p.segments = append(p.segments, segmentOf{at: b.code, header: -1})
+	p.frames = append(p.frames, frame{op: opEnd, loop: -1})
+	d := decoder{reader: reader{wasm: m.wasm, at: b.code, end: b.end, section: sectionName(secCode)}, m: m, locals: locals}
+	var in instruction
+	for d.more() {
+		if len(p.frames) == 0 {
+			d.fail(d.at, "function %d goes on after its end", m.imported+function)
+			break
+		}
+		d.next(&in)
+		if d.err != nil {
+			break
+		}
+		p.step(&d, &in)
+	}
+	if d.err == nil && len(p.frames) > 0 {
+		d.fail(b.end, "function %d ends within %d blocks", m.imported+function, len(p.frames))
+	}
+	if d.err != nil {
+		return d.err
+	}
+	p.finish(m, locals)
+	return nil
+}
+
+// step takes in one instruction; d stands after it.
+func (p *plan) step(d *decoder, in *instruction) {
+	switch op := in.op; op {
+	case opBlock, opLoop, opIf:
+		if len(p.frames) > d.m.limits.Nesting {
+			d.fail(in.at, "more than %d blocks within each other", d.m.limits.Nesting)
+			return
+		}
+		if op == opIf {
+			p.charge(1)
+		}
+		f := frame{op: op, segment: p.current, loop: p.loop, dead: p.dead}
+		switch op {
+		case opLoop:
+			p.loops = append(p.loops, loop{parent: p.loop})
+			p.loop = len(p.loops) - 1
+			p.begin(d.at, p.current)
+			p.segments[p.current].header = p.loop
+		case opIf:
+			p.begin(d.at, p.current)
+		}
+		p.frames = append(p.frames, f)
+	case opElse:
+		f := &p.frames[len(p.frames)-1]
+		if f.op != opIf || f.otherway {
+			d.fail(in.at, "else without an if")
+			return
+		}
+		// Both ways lead to the end: it is reached from another place than the one before it.
+		f.otherway, f.branched = true, f.branched || !p.dead
+		p.dead = f.dead
+		p.begin(d.at, f.segment)
+	case opEnd:
+		p.end(d)
+	case opBr:
+		p.charge(1)
+		p.branch(d, in.at, in.a)
+		p.dead = true
+	case opBrIf:
+		p.charge(1)
+		p.branch(d, in.at, in.a)
+		p.begin(d.at, p.current)
+	case opBrTable:
+		p.charge(2)
+		for _, label := range d.targets {
+			p.branch(d, in.at, label)
+		}
+		p.dead = true
+	case opReturn, opUnreachable:
+		p.charge(1)
+		p.dead = true
+	default:
+		p.plain(d, in)
+	}
+}
+
+// plain takes in an instruction after which the next one follows.
+func (p *plan) plain(d *decoder, in *instruction) {
+	cost := int64(1)
+	slow := false // visits the host, or takes as long as it is told to
+	switch op := in.op; {
+	case op == 0x01: // nop
+		cost = 0
+	case op == opCall && int(in.a) < d.m.imported:
+		cost, slow = hostCost, true
+	case op == opCall, op == opCallIndirect:
+		p.calls, slow = true, true
+	case op == opMemoryGrow, op == opMisc && in.sub == miscTableGrow:
+		p.bulk, cost, slow = true, growCost, true
+	case op == opMisc && in.bulk():
+		p.bulk, slow = true, true
+	case op == opLocalSet, op == opLocalTee:
+		p.sets++
+		p.nestings += len(p.frames)
+	}
+	if slow && p.loop >= 0 {
+		p.loops[p.loop].calls = true
+	}
+	p.charge(cost)
+}
+
+// bulk tells whether a misc instruction takes as long as its length operand says.
+func (in *instruction) bulk() bool {
+	switch in.sub {
+	case miscMemoryInit, miscMemoryCopy, miscMemoryFill, miscTableInit, miscTableCopy, miscTableFill:
+		return true
+	}
+	return false
+}
+
+func (p *plan) charge(cost int64) {
+	if !p.dead {
+		p.segments[p.current].cost += cost
+	}
+}
+
+func (p *plan) branch(d *decoder, at int, label uint32) {
+	if int64(label) >= int64(len(p.frames)) {
+		d.fail(at, "branch to block %d of %d", label, len(p.frames))
+		return
+	}
+	f := &p.frames[len(p.frames)-1-int(label)]
+	f.branched = true
+}
+
+func (p *plan) end(d *decoder) {
+	f := p.frames[len(p.frames)-1]
+	p.frames = p.frames[:len(p.frames)-1]
+	switch {
+	case f.op == opLoop:
+		inner := &p.loops[p.loop]
+		inner.branched = f.branched
+		if p.loop = inner.parent; p.loop >= 0 {
+			outer := &p.loops[p.loop]
+			outer.nests, outer.calls = true, outer.calls || inner.calls
+		}
+		if !p.dead { // left once, however often it ran
+			p.begin(d.at, f.segment)
+		}
+	case f.branched || f.op == opIf && !f.otherway:
+		p.dead = f.dead
+		p.begin(d.at, f.segment)
+	}
+}
+
+// begin closes the open segment and opens one at that place, whose dominator is given.
+func (p *plan) begin(at, dominator int) {
+	p.close()
+	p.segments = append(p.segments, segmentOf{at: at, payer: dominator, header: -1})
+	p.current = len(p.segments) - 1
+}
+
+// close decides who is charged for the open segment: the payer of its dominator while that has slack, or itself.
+func (p *plan) close() {
+	s := &p.segments[p.current]
+	if p.current == 0 {
+		return
+	}
+	payer := &p.segments[p.segments[s.payer].payer]
+	if s.header < 0 && payer.spread+s.cost <= slack {
+		payer.cost += s.cost
+		payer.spread += s.cost
+		s.payer = p.segments[s.payer].payer
+		return
+	}
+	s.payer = p.current
+}
+
+// finish decides what can be decided only when the whole body is known.
+func (p *plan) finish(m *Module, locals int) {
+	p.close()
+	for i := range p.segments {
+		if p.segments[i].payer == i {
+			p.fuel += p.segments[i].cost
+		}
+	}
+	for i := range p.loops { // an outer loop stands before its inner ones
+		l := &p.loops[i]
+		if l.tight = l.branched && !l.calls; l.tight {
+			l.root = l.parent < 0 || !p.loops[l.parent].tight
+		}
+	}
+	p.weight = p.weigh(locals)
+}
+
+// leaf tells whether the body is so short that charging for it needs no check.
+func (p *plan) leaf() bool {
+	return !p.calls && !p.bulk && len(p.loops) == 0 && p.fuel <= leafCost
+}
+
+// weigh is how many frames the function counts as.
+func (p *plan) weigh(locals int) int {
+	return 1 + (locals+p.sets)/64
+}
