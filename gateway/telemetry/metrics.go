@@ -25,6 +25,8 @@ type Metrics struct {
 	pluginSeconds *prometheus.CounterVec
 	pluginFaults  *prometheus.CounterVec
 	pluginMeters  *prometheus.CounterVec
+	fetches       *prometheus.CounterVec
+	fetchSeconds  *prometheus.HistogramVec
 	units         *prometheus.CounterVec
 	unsettled     prometheus.Counter
 	connections   *prometheus.GaugeVec
@@ -92,6 +94,11 @@ func newMetrics(version string) *Metrics {
 			Help: "Events a plugin failed at, by kind."}, []string{"plugin", "phase", "kind"}),
 		pluginMeters: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_plugin_meter_total",
 			Help: "What plugins counted with the meter operation."}, []string{"plugin", "meter"}),
+		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_plugin_fetches_total",
+			Help: "Requests plugins asked for, by what came of them: the class of the status, cached, or why there was no answer."}, []string{"plugin", "outcome"}),
+		fetchSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "postern_plugin_fetch_duration_seconds",
+			Help:    "How long plugins waited for what they asked for.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}}, []string{"plugin"}),
 		units: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_model_units_total",
 			Help: "What model calls consumed, by unit; estimated tells counts made by the gateway from the provider's."}, []string{"model", "unit", "estimated"}),
 		unsettled: prometheus.NewCounter(prometheus.CounterOpts{Name: "postern_holds_settled_by_host_total",
@@ -109,7 +116,7 @@ func newMetrics(version string) *Metrics {
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build,
 		m.requests, m.duration, m.inFlight, m.sent, m.problems, m.attempts, m.pluginCalls, m.pluginSeconds, m.pluginFaults,
-		m.pluginMeters, m.units, m.unsettled, m.connections, m.refused, m.reloads, m.loaded)
+		m.pluginMeters, m.fetches, m.fetchSeconds, m.units, m.unsettled, m.connections, m.refused, m.reloads, m.loaded)
 	return m
 }
 
@@ -235,4 +242,24 @@ func (s *Stage) Fault(kind string) { s.faults.WithLabelValues(kind).Inc() }
 // Meter adds to what the plugin counts under name; beyond maxWords names, under "other".
 func (s *Stage) Meter(name string, n float64) {
 	s.meters.WithLabelValues(s.names.label(name)).Add(n)
+}
+
+// Fetches holds the metrics of one plugin's fetches.
+type Fetches struct {
+	outcomes *prometheus.CounterVec
+	seconds  prometheus.Observer
+}
+
+// Fetches returns the metrics of a plugin's fetches.
+func (m *Metrics) Fetches(plugin string) *Fetches {
+	return &Fetches{
+		outcomes: m.fetches.MustCurryWith(prometheus.Labels{"plugin": plugin}),
+		seconds:  m.fetchSeconds.WithLabelValues(plugin),
+	}
+}
+
+// Done counts a fetch by its outcome, one of a few words, and the time the plugin waited for it.
+func (f *Fetches) Done(outcome string, took time.Duration) {
+	f.outcomes.WithLabelValues(outcome).Inc()
+	f.seconds.Observe(took.Seconds())
 }
