@@ -26,6 +26,7 @@ type Event struct {
 	Truncated bool            // the buffered body was longer than the hook's maximum
 	Gone      bool            // the client has gone
 	Carry     []byte          // what the plugin carried from its last event of this exchange in the same policy
+	Awaited   int             // how often the stage has awaited for this event; the last one's answers are Body when Kind is EventFetched
 }
 
 // Result is what a plugin decided, checked against the rules of its phase (see check). It may be used again; its slices
