@@ -128,3 +128,15 @@ func (h *Header) Del(name string) {
 
 // Clone returns a copy that shares nothing that can change.
 func (h Header) Clone() Header { return append(Header(nil), h...) }
+
+// Framing reports whether a field, by its name in lower case, says how a message is framed and routed, or is one of the
+// gateway's own: plugins neither set nor remove it.
+func Framing[T string | []byte](name T) bool {
+	switch string(name) {
+	case "connection", "content-length", "host", "http2-settings", "keep-alive", "proxy-connection", "te", "trailer",
+		"transfer-encoding", "upgrade":
+		return true
+	}
+	const own = "postern-"
+	return len(name) >= len(own) && string(name[:len(own)]) == own
+}

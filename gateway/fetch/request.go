@@ -194,7 +194,7 @@ func fields(v abi.Value) (exchange.Header, error) {
 			return nil, fmt.Errorf("header %q is not a string, or too long", name)
 		case len(name) > 256 || !httpguts.ValidHeaderFieldName(name) || name != strings.ToLower(name):
 			return nil, fmt.Errorf("header name %q is not a lower-case token", name)
-		case ours(name):
+		case exchange.Framing(name) || name == "expect" || name == "proxy-authorization":
 			return nil, fmt.Errorf("header %s is the gateway's own", name)
 		case !httpguts.ValidHeaderFieldValue(value) || strings.Trim(value, " \t") != value:
 			return nil, fmt.Errorf("the value of header %s is no field value", name)
@@ -204,16 +204,6 @@ func fields(v abi.Value) (exchange.Header, error) {
 		h.Add(name, value)
 	}
 	return h, nil
-}
-
-// ours says which fields frame or route a request, which is the gateway's to do.
-func ours(name string) bool {
-	switch name {
-	case "connection", "content-length", "expect", "host", "http2-settings", "keep-alive", "proxy-authorization", "proxy-connection",
-		"te", "trailer", "transfer-encoding", "upgrade":
-		return true
-	}
-	return strings.HasPrefix(name, "postern-")
 }
 
 // key is what the same requests have in common. It holds nothing of them that could be read.

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -26,14 +27,21 @@ const own = "self."
 // values that are not well formed. It rewrites the plugin's own attributes from "self.x" to "<plugin>.x". A Pool checks every
 // result before it is given out, whichever ABI it came by.
 func (r *Result) Check(ev *Event, phase exchange.Phase, plugin string) error {
-	head := ev.Kind == abi.EventRequest || ev.Kind == abi.EventResponse
+	head := ev.Kind == abi.EventRequest || ev.Kind == abi.EventResponse || ev.Kind == abi.EventFetched && phase != exchange.AccountPhase
 	switch r.Action {
 	case abi.ActionContinue, abi.ActionDone, abi.ActionError:
 	case abi.ActionRespond:
 		if !head {
 			return Broke("action respond is not possible at %s", eventName(ev.Kind))
 		}
-	case abi.ActionAwait, abi.ActionNeedBody:
+	case abi.ActionAwait:
+		if !head && ev.Kind != abi.EventAccount && ev.Kind != abi.EventFetched {
+			return Broke("action await is not possible at %s", eventName(ev.Kind))
+		}
+		if ev.Awaited >= abi.MaxAwaits {
+			return Broke("more than %d awaits for one event", abi.MaxAwaits)
+		}
+	case abi.ActionNeedBody:
 		return Broke("action %d is reserved", r.Action)
 	default:
 		return Broke("there is no action %d", r.Action)
@@ -48,6 +56,8 @@ func (r *Result) Check(ev *Event, phase exchange.Phase, plugin string) error {
 		}
 	}
 	switch {
+	case r.Action == abi.ActionAwait && c.fetches == 0:
+		return Broke("action await without a fetch")
 	case r.Action == abi.ActionRespond && !c.responded:
 		return Broke("action respond without an answer")
 	case c.responded && !c.body && c.status < 400 && r.Action == abi.ActionRespond:
@@ -69,9 +79,13 @@ type checker struct {
 	replaced  bool // the body was replaced or dropped
 	cut       int  // where the last splice ended
 	spliced   bool
+	fetches   int
 }
 
 func (c *checker) op(r *Result, op *Op) error {
+	if c.action == abi.ActionAwait && op.Code != abi.OpFetch && op.Code != abi.OpCarry && op.Code != abi.OpMeter {
+		return Broke("operation code %d beside an await", op.Code)
+	}
 	switch op.Code {
 	case abi.OpHeaderSet, abi.OpHeaderAdd, abi.OpHeaderRemove:
 		if !c.head {
@@ -120,28 +134,46 @@ func (c *checker) op(r *Result, op *Op) error {
 			return Broke("meter %q is not a word with a number of at least 0", op.Key)
 		}
 	case abi.OpFetch:
-		return Broke("fetch is reserved")
+		return c.fetch(r, op)
 	default:
 		return Broke("there is no operation %d", op.Code)
 	}
 	return nil
 }
 
-// gatewayHeader are the fields that say how a message is framed and routed; that is the gateway's to decide.
-func gatewayHeader(name []byte) bool {
-	switch string(name) {
-	case "connection", "content-length", "host", "http2-settings", "keep-alive", "proxy-connection", "te", "trailer",
-		"transfer-encoding", "upgrade":
-		return true
+// fetch checks the shape of a request; what is in it is looked at by whoever makes it, and a mistake there is an answer.
+func (c *checker) fetch(r *Result, op *Op) error {
+	switch {
+	case c.action != abi.ActionAwait:
+		return Broke("a fetch that the action does not await")
+	case c.fetches == abi.MaxFetches:
+		return Broke("more than %d fetches in one result", abi.MaxFetches)
+	case !word(op.Key):
+		return Broke("fetch %q is not named by 1 to 64 of a-z, 0-9 and _", op.Key)
+	case len(op.Value) > abi.MaxFetch:
+		return Broke("fetch %s is longer than %d octets", op.Key, abi.MaxFetch)
 	}
-	return len(name) >= 8 && string(name[:8]) == "postern-"
+	for i := range r.Ops {
+		before := &r.Ops[i]
+		if before == op {
+			break
+		}
+		if before.Code == abi.OpFetch && bytes.Equal(before.Key, op.Key) {
+			return Broke("two fetches called %s", op.Key)
+		}
+	}
+	if v, rest, ok := abi.ReadValue(op.Value); !ok || len(rest) > 0 || v.Kind() != abi.KindObject {
+		return Broke("fetch %s is not one object", op.Key)
+	}
+	c.fetches++
+	return nil
 }
 
 func (c *checker) header(op *Op) error {
 	if !fieldName(op.Key) {
 		return Broke("header name %q is not a lower-case token", op.Key)
 	}
-	if gatewayHeader(op.Key) {
+	if exchange.Framing(op.Key) {
 		return Broke("header %s is the gateway's own", op.Key)
 	}
 	if op.Code == abi.OpHeaderRemove {
@@ -162,7 +194,7 @@ func (c *checker) change(op *Op) error {
 		return Broke("a change of a body the event does not have")
 	case c.event.Truncated:
 		return Broke("a change of a body of which only the beginning was shown")
-	case c.event.Kind == abi.EventAccount || c.event.Kind == abi.EventConfigure:
+	case c.event.Kind == abi.EventAccount || c.event.Kind == abi.EventConfigure || c.event.Kind == abi.EventFetched:
 		return Broke("bodies can not be changed at %s", eventName(c.event.Kind))
 	case c.replaced || c.spliced && op.Code != abi.OpBodySplice:
 		return Broke("more than one change of the same body")

@@ -36,6 +36,13 @@ func TestRules(t *testing.T) {
 	t.Parallel()
 	join := func(ops ...[]byte) []byte { return bytes.Join(ops, nil) }
 	long := strings.Repeat("x", abi.MaxHeader+1)
+	object := abi.AppendObject(nil, 0)
+	fetches := func(n int) (ops []byte) {
+		for i := range n {
+			ops = append(ops, op(abi.OpFetch, string(rune('a'+i)), object...)...)
+		}
+		return ops
+	}
 	for _, c := range []struct {
 		name   string
 		phase  exchange.Phase
@@ -44,6 +51,8 @@ func TestRules(t *testing.T) {
 		body   string // "": none
 		ops    []byte
 		says   string
+
+		awaited int
 	}{
 		{name: "nothing", kind: abi.EventRequest},
 		{name: "done", kind: abi.EventResponseBody, phase: exchange.ResponsePhase, action: abi.ActionDone},
@@ -122,7 +131,43 @@ func TestRules(t *testing.T) {
 		{name: "meter", kind: abi.EventAccount, phase: exchange.AccountPhase, ops: op(abi.OpMeter, "n", 1, 0, 0, 0, 0, 0, 0, 0)},
 		{name: "meter below zero", kind: abi.EventRequest, ops: op(abi.OpMeter, "n", 1, 0, 0, 0, 0, 0, 0, 0x80), says: "at least 0"},
 		{name: "short meter", kind: abi.EventRequest, ops: op(abi.OpMeter, "n", 1), says: "at least 0"},
-		{name: "fetch", kind: abi.EventRequest, ops: op(abi.OpFetch, "n", 1), says: "reserved"},
+
+		{name: "await", kind: abi.EventRequest, action: abi.ActionAwait, ops: op(abi.OpFetch, "n", object...)},
+		{name: "await at authenticate", kind: abi.EventRequest, action: abi.ActionAwait, ops: op(abi.OpFetch, "n", object...)},
+		{name: "await at response", kind: abi.EventResponse, phase: exchange.ResponsePhase, action: abi.ActionAwait, ops: op(abi.OpFetch, "n", object...)},
+		{name: "await at account", kind: abi.EventAccount, phase: exchange.AccountPhase, action: abi.ActionAwait, ops: op(abi.OpFetch, "n", object...)},
+		{name: "await again", kind: abi.EventFetched, action: abi.ActionAwait, body: "answers", awaited: 3, ops: op(abi.OpFetch, "n", object...)},
+		{name: "await again at account", kind: abi.EventFetched, phase: exchange.AccountPhase, action: abi.ActionAwait, body: "answers", ops: op(abi.OpFetch, "n", object...)},
+		{name: "await with what it may", kind: abi.EventRequest, action: abi.ActionAwait, ops: join(op(abi.OpMeter, "n", make([]byte, 8)...), op(abi.OpFetch, "a", object...), op(abi.OpCarry, "", 1), op(abi.OpFetch, "b", object...))},
+		{name: "eight fetches", kind: abi.EventRequest, action: abi.ActionAwait, ops: fetches(8)},
+		{name: "nine fetches", kind: abi.EventRequest, action: abi.ActionAwait, ops: fetches(9), says: "more than 8 fetches"},
+		{name: "a fifth await", kind: abi.EventFetched, action: abi.ActionAwait, body: "answers", awaited: 4, ops: op(abi.OpFetch, "n", object...), says: "more than 4 awaits"},
+		{name: "await in mid body", kind: abi.EventRequestBody, body: "hello", action: abi.ActionAwait, ops: op(abi.OpFetch, "n", object...), says: "not possible at request body"},
+		{name: "await at response body", kind: abi.EventResponseBody, phase: exchange.ResponsePhase, body: "hello", action: abi.ActionAwait, ops: op(abi.OpFetch, "n", object...), says: "not possible at response body"},
+		{name: "await without a fetch", kind: abi.EventRequest, action: abi.ActionAwait, ops: op(abi.OpCarry, "", 1), says: "without a fetch"},
+		{name: "await with a header", kind: abi.EventRequest, action: abi.ActionAwait, ops: join(op(abi.OpFetch, "n", object...), op(abi.OpHeaderSet, "x-a", 'b')), says: "beside an await"},
+		{name: "await with an attribute", kind: abi.EventRequest, action: abi.ActionAwait, ops: join(op(abi.OpAttribute, "self.a", str("b")...), op(abi.OpFetch, "n", object...)), says: "beside an await"},
+		{name: "await with an answer", kind: abi.EventRequest, action: abi.ActionAwait, ops: join(op(abi.OpFetch, "n", object...), op(abi.OpRespond, "x", answer(403, "")...)), says: "beside an await"},
+		{name: "await with a body", kind: abi.EventRequest, body: "hello", action: abi.ActionAwait, ops: join(op(abi.OpFetch, "n", object...), op(abi.OpBodyDrop, "")), says: "beside an await"},
+		{name: "fetch and go on", kind: abi.EventRequest, ops: op(abi.OpFetch, "n", object...), says: "does not await"},
+		{name: "fetch and fail", kind: abi.EventRequest, action: abi.ActionError, ops: op(abi.OpFetch, "n", object...), says: "does not await"},
+		{name: "fetch without a name", kind: abi.EventRequest, action: abi.ActionAwait, ops: op(abi.OpFetch, "", object...), says: "not named by"},
+		{name: "fetch with an odd name", kind: abi.EventRequest, action: abi.ActionAwait, ops: op(abi.OpFetch, "A b", object...), says: "not named by"},
+		{name: "two fetches of a name", kind: abi.EventRequest, action: abi.ActionAwait, ops: join(op(abi.OpFetch, "n", object...), op(abi.OpFetch, "m", object...), op(abi.OpFetch, "n", object...)), says: "two fetches called n"},
+		{name: "fetch of a string", kind: abi.EventRequest, action: abi.ActionAwait, ops: op(abi.OpFetch, "n", str("http://a")...), says: "not one object"},
+		{name: "fetch of nothing", kind: abi.EventRequest, action: abi.ActionAwait, ops: op(abi.OpFetch, "n"), says: "not one object"},
+		{name: "fetch of two objects", kind: abi.EventRequest, action: abi.ActionAwait, ops: op(abi.OpFetch, "n", append(object, object...)...), says: "not one object"},
+		{name: "fetch too long", kind: abi.EventRequest, action: abi.ActionAwait, ops: op(abi.OpFetch, "n", append(abi.AppendKey(abi.AppendObject(nil, 1), "body"), str(strings.Repeat("x", abi.MaxFetch))...)...), says: "longer than 1048576"},
+		{name: "header after an await", kind: abi.EventFetched, body: "answers", awaited: 1, ops: op(abi.OpHeaderSet, "x-a", 'b')},
+		{name: "header after an await at response", kind: abi.EventFetched, phase: exchange.ResponsePhase, body: "answers", awaited: 1, ops: op(abi.OpHeaderSet, "x-a", 'b')},
+		{name: "header after an await at account", kind: abi.EventFetched, phase: exchange.AccountPhase, body: "answers", awaited: 1, ops: op(abi.OpHeaderSet, "x-a", 'b'), says: "at fetched"},
+		{name: "identity after an await", kind: abi.EventFetched, phase: exchange.Authenticate, body: "answers", awaited: 1, ops: op(abi.OpAttribute, "identity.account", str("a")...)},
+		{name: "answer after an await", kind: abi.EventFetched, body: "answers", awaited: 1, action: abi.ActionRespond, ops: op(abi.OpRespond, "no", answer(403, "")...)},
+		{name: "answer after an await at account", kind: abi.EventFetched, phase: exchange.AccountPhase, body: "answers", awaited: 1, action: abi.ActionRespond, ops: op(abi.OpRespond, "no", answer(403, "")...), says: "not possible at fetched"},
+		{name: "done after an await", kind: abi.EventFetched, body: "answers", awaited: 1, action: abi.ActionDone},
+		{name: "answers replaced", kind: abi.EventFetched, body: "answers", awaited: 1, ops: op(abi.OpBodyReplace, "", 'x'), says: "at fetched"},
+		{name: "answers spliced", kind: abi.EventFetched, body: "answers", awaited: 1, ops: op(abi.OpBodySplice, "", make([]byte, 8)...), says: "at fetched"},
+
 		{name: "a failure says why", kind: abi.EventRequest, action: abi.ActionError, ops: op(abi.OpRespond, "plugin_error", answer(0, "a\nb")...)},
 		{name: "a failure says nothing", kind: abi.EventRequest, action: abi.ActionError},
 	} {
@@ -134,10 +179,10 @@ func TestRules(t *testing.T) {
 		x := request()
 		x.Call.Targets = make([]exchange.Target, 2)
 		phase := c.phase
-		if phase == 0 && !strings.HasPrefix(c.name, "identity") && !strings.HasPrefix(c.name, "scopes") && c.name != "no account" {
+		if phase == 0 && !strings.HasPrefix(c.name, "identity") && !strings.HasPrefix(c.name, "scopes") && c.name != "no account" && c.name != "await at authenticate" {
 			phase = exchange.RequestPhase
 		}
-		ev := &plugin.Event{Kind: c.kind, Exchange: x, HasBody: c.body != "", Body: []byte(c.body)}
+		ev := &plugin.Event{Kind: c.kind, Awaited: c.awaited, Exchange: x, HasBody: c.body != "", Body: []byte(c.body)}
 		err := res.Check(ev, phase, "p")
 		if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.says)
@@ -145,7 +190,7 @@ func TestRules(t *testing.T) {
 		if strings.HasPrefix(c.name, "own") && err == nil && string(res.Ops[0].Key) != "p.seen" {
 			t.Errorf("%s: the attribute is called %q", c.name, res.Ops[0].Key)
 		}
-		if c.body != "" {
+		if c.body != "" && c.kind != abi.EventFetched {
 			ev.Truncated = true
 			if res.Check(ev, phase, "p") == nil {
 				t.Errorf("%s: a body of which only the beginning was shown was changed", c.name)
