@@ -56,6 +56,9 @@ func (i *Instance) On(n int) (abi.Action, []byte) {
 	if err := i.plugin.On(&i.event, &i.result); err != nil {
 		return i.fail(err.Error())
 	}
+	if len(i.result.ops) > abi.MaxFrame {
+		return i.fail("the result is longer than 16777215 octets")
+	}
 	return i.result.action, i.result.ops
 }
 

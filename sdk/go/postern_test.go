@@ -132,6 +132,13 @@ func TestErrors(t *testing.T) {
 	if action != abi.ActionError || strings.Contains(string(ops), "dropped") || len(ops) > 2000 {
 		t.Errorf("%v: %d octets", action, len(ops))
 	}
+	i = postern.NewInstance(&script{on: func(e *postern.Event, r *postern.Result) error {
+		r.ReplaceBody(make([]byte, abi.MaxFrame))
+		return nil
+	}}, nil)
+	if action, ops = i.On(copy(i.Frame(), frame(abi.EventRequest))); action != abi.ActionError || !strings.Contains(string(ops), "16777215") {
+		t.Errorf("a result that does not fit: %v, %d octets", action, len(ops))
+	}
 	if action, _ = i.On(-1); action != abi.ActionError {
 		t.Error("a negative length")
 	}
