@@ -51,7 +51,7 @@ func (l *loader) pluginBlocks() {
 			}
 		}
 		for _, g := range p.Manifest.Grants {
-			if !slices.Contains(p.Grants, g.Capability) {
+			if !g.Optional && !slices.Contains(p.Grants, g.Capability) {
 				l.Errorf(s.Where("grants"), "Missing grant", "The plugin asks for %s: it %s. If you consent, write grants = [%s].", g.Capability, g.Reason, strings.Join(append(slices.Clone(p.Grants), g.Capability), ", "))
 			}
 		}

@@ -37,7 +37,11 @@ func (m *Manifest) Docs() string {
 	if len(m.Grants) > 0 {
 		b.WriteString("\n| grant | reason |\n|---|---|\n")
 		for _, g := range m.Grants {
-			fmt.Fprintf(&b, "| %s | %s |\n", g.Capability, cell(g.Reason))
+			reason := cell(g.Reason)
+			if g.Optional {
+				reason += " (optional)"
+			}
+			fmt.Fprintf(&b, "| %s | %s |\n", g.Capability, reason)
 		}
 	}
 	return b.String()

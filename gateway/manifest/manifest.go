@@ -86,8 +86,9 @@ type Block struct {
 
 // Grant is a capability the plugin asks for.
 type Grant struct {
-	Capability string // accounts, ledger, state or fetch
+	Capability string // accounts, ledger, state, cache or fetch
 	Reason     string
+	Optional   bool // the plugin is of use without it
 	Range      hcl.Range
 }
 

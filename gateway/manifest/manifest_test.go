@@ -161,9 +161,10 @@ func TestParseErrors(t *testing.T) {
 5:44 Invalid needs: needs lists phases without quotes. Did you mean "route"?
 7:26 Invalid needs: needs is a list of phases, such as [admit].
 `},
-		{"grants", head + hook + "grant \"leger\" { reason = \"x\" }\ngrant \"state\" {}\ngrant \"state\" { reason = \"x\" }\n", `5:7 Unknown capability: There is no capability "leger". Did you mean "ledger"?
+		{"grants", head + hook + "grant \"leger\" { reason = \"x\" }\ngrant \"state\" {}\ngrant \"state\" { reason = \"x\" }\ngrant \"fetch\" {\n  reason = \"x\"\n  optional = 1\n}\n", `5:7 Unknown capability: There is no capability "leger". Did you mean "ledger"?
 6:15 Missing required argument: The argument "reason" is required, but no definition was found.
 7:7 Duplicate name: "state" is declared already.
+10:14 Invalid value: optional is true or false.
 `},
 		{"sees", head + "hook \"account\" {\n sees {\n  headers = [\"*\", \"a b\", \"X\", \"x\", 1]\n  attributes = [\"model\", \"model\"]\n  body = stream\n }\n sees {}\n}\n", `6:36 Invalid value: headers is a list of texts, such as ["a", "b"].
 6:14 Invalid headers: "*" is every header and stands alone.

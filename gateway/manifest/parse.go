@@ -62,7 +62,7 @@ var blockSchema = &hcl.BodySchema{
 	},
 }
 
-var grantSchema = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "reason", Required: true}}}
+var grantSchema = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "reason", Required: true}, {Name: "optional"}}}
 
 // parser collects what is wrong, so that one run tells everything.
 type parser struct{ diags hcl.Diagnostics }
@@ -164,6 +164,7 @@ func (p *parser) grant(b *hcl.Block) *Grant {
 	if a := content.Attributes["reason"]; a != nil {
 		g.Reason = p.text(a)
 	}
+	g.Optional = p.flag(content.Attributes["optional"])
 	if !slices.Contains(capabilities, g.Capability) {
 		p.failf(b.LabelRanges[0], "Unknown capability", "There is no capability %q.%s", g.Capability, Suggest(g.Capability, capabilities))
 		return nil
