@@ -34,3 +34,10 @@ func Policies(names *variable.Names, blocks hcl.Blocks, p *Plugin) *schema.Regis
 	l.policyBlocks()
 	return &l.policies
 }
+
+// Sees says what is wrong with what a manifest wants to see. name is the file's, and text what it was read from.
+func Sees(m *manifest.Manifest, name string, text []byte) hcl.Diagnostics {
+	f := &schema.Findings{Sources: schema.Sources{name: text}}
+	(&loader{Names: &variable.Names{Findings: f}}).sees(m, name)
+	return f.Diags
+}

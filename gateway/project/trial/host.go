@@ -1,11 +1,13 @@
 package trial
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -72,17 +74,31 @@ func timeless(_ []string, a slog.Attr) slog.Attr {
 // Close ends the plugin host.
 func (h *Host) Close(ctx context.Context) error { return h.host.Close(ctx) }
 
-// Recorder is shown every event of a trial with what came of it, for measuring. What it is given is valid during the call.
-type Recorder func(pool *plugin.Pool, stage *config.Stage, ev *plugin.Event, err error)
+// Memory is the linear memory of one instance of the plugin, in octets, as of its last event; 0 while there is none.
+func (h *Host) Memory() int64 {
+	for _, s := range h.host.Status() {
+		if s.Instances > 0 {
+			return s.Memory / int64(s.Instances)
+		}
+	}
+	return 0
+}
 
-// Run plays a trial. An error means that it could not be played at all.
-func (h *Host) Run(ctx context.Context, t *Trial, record Recorder) (wrong []Failure, err error) {
+// Recorded is an event that a trial gave to the plugin. Events point at exchanges of their own.
+type Recorded struct {
+	Phase exchange.Phase
+	Event plugin.Event
+}
+
+// Run plays a trial. An error means that it could not be played at all. After a trial that went as expected, use gets the
+// events and the pool they were given to, if use is not nil.
+func (h *Host) Run(ctx context.Context, t *Trial, use func(pool *plugin.Pool, events []Recorded) error) (wrong []Failure, err error) {
 	w := world.New(t.World)
 	h.stand.Put(w)
 	p := *h.config.Plugin
 	p.Grants = t.Grants
 	defer h.host.Forget(p.Name)
-	bound := &binding{record: record, numbers: map[*config.Stage]int{}}
+	bound := &binding{records: use != nil, numbers: map[*config.Stage]int{}}
 	for _, pol := range t.Policies {
 		for _, s := range pol.Stages {
 			if s.Plugin != nil {
@@ -125,6 +141,9 @@ func (h *Host) Run(ctx context.Context, t *Trial, record Recorder) (wrong []Fail
 			return wrong, ctx.Err()
 		}
 	}
+	if use != nil {
+		return nil, use(bound.pool, bound.recorded)
+	}
 	return nil, nil
 }
 
@@ -133,18 +152,20 @@ type binding struct {
 	pool    *plugin.Pool
 	stages  []*config.Stage
 	numbers map[*config.Stage]int
-	record  Recorder
 	outcome *outcome
+
+	records  bool
+	recorded []Recorded
 }
 
 func (b *binding) bind(s *config.Stage) (policy.Caller, int) { return b, b.numbers[s] }
 
 // Call hands an event to the pool.
 func (b *binding) Call(ctx context.Context, ev *plugin.Event, res *plugin.Result) error {
-	err := b.pool.Call(ctx, ev, res)
-	if b.record != nil {
-		b.record(b.pool, b.stages[ev.Stage], ev, err)
+	if b.records {
+		b.recorded = append(b.recorded, Recorded{Phase: b.stages[ev.Stage].Phase, Event: *keep(ev)})
 	}
+	err := b.pool.Call(ctx, ev, res)
 	o := b.outcome
 	if err != nil {
 		fault := new(plugin.Fault)
@@ -165,6 +186,16 @@ func (b *binding) Call(ctx context.Context, ev *plugin.Event, res *plugin.Result
 	return nil
 }
 
+// keep copies an event and its exchange, which later stages change.
+func keep(ev *plugin.Event) *plugin.Event {
+	kept, x := *ev, *ev.Exchange
+	x.Request.Header, x.Response.Header = x.Request.Header.Clone(), x.Response.Header.Clone()
+	x.Identity.Scopes, x.Attributes = slices.Clone(x.Identity.Scopes), slices.Clone(x.Attributes)
+	x.Call.Targets = slices.Clone(x.Call.Targets)
+	kept.Exchange, kept.Body, kept.Carry = &x, bytes.Clone(ev.Body), bytes.Clone(ev.Carry)
+	return &kept
+}
+
 // begin makes the exchange of a step.
 func (s *step) begin(n int, now time.Time) *exchange.Exchange {
 	x := new(exchange.Exchange)
@@ -173,7 +204,7 @@ func (s *step) begin(n int, now time.Time) *exchange.Exchange {
 	q := &x.Request
 	q.Header = q.Header.Clone()
 	q.Body, q.Length = exchange.NewBytes([]byte(s.body)), int64(len(s.body))
-	x.Call.Targets = append([]exchange.Target(nil), x.Call.Targets...)
+	x.Call.Targets = slices.Clone(x.Call.Targets)
 	return x
 }
 

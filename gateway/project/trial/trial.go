@@ -3,6 +3,7 @@
 package trial
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -54,4 +55,11 @@ type check struct {
 type Failure struct {
 	At   hcl.Range // what expected it
 	Text string
+}
+
+// Plain is a trial of one request without anything in it, for a plugin that has no tests.
+func Plain(p *config.Plugin, policies []*config.Policy) *Trial {
+	plain := &step{reply: reply{status: 200}}
+	plain.request.Request = exchange.Request{Protocol: exchange.HTTP1, Method: "GET", Scheme: "https", Authority: "localhost", Path: "/", Remote: netip.MustParseAddrPort("127.0.0.1:1")}
+	return &Trial{Name: "a plain request", Policies: policies, Grants: p.Grants, exchanges: []*step{plain}}
 }
