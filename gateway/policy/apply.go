@@ -2,7 +2,6 @@ package policy
 
 import (
 	"bytes"
-	"encoding/binary"
 	"net/http"
 	"strconv"
 	"time"
@@ -31,15 +30,7 @@ func (r *Run) apply(s *stage, body []byte) (outcome, *exchange.Problem) {
 	}
 	var out outcome
 	out.body, out.changed = r.result.Apply(r.x, header, body)
-	for i := range r.result.Ops {
-		op := &r.result.Ops[i]
-		switch op.Code {
-		case abi.OpCarry:
-			r.carries[s.memory] = append([]byte(nil), op.Value...)
-		case abi.OpMeter:
-			s.metrics.Meter(string(op.Key), float64(int64(binary.LittleEndian.Uint64(op.Value))))
-		}
-	}
+	r.keep(s)
 	if answer != nil {
 		status, code, detail, contentType, own := r.result.Respond()
 		answer.Status, answer.Code, answer.Detail, answer.Title = status, code, detail, http.StatusText(status)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/fetch"
 	"github.com/postern-gateway/postern/gateway/manifest"
 	"github.com/postern-gateway/postern/gateway/plugin"
 	"github.com/postern-gateway/postern/gateway/telemetry"
@@ -29,6 +30,7 @@ type Caller interface {
 type Config struct {
 	Route   *config.Route
 	Bind    func(*config.Stage) (caller Caller, number int) // the pool of a plugin stage, and the stage's number in it
+	Fetcher func(*config.Plugin) Fetcher                    // who makes a plugin's fetches; nil, or where it gives nil, all are denied
 	Metrics *telemetry.Metrics
 	Log     *slog.Logger
 }
@@ -46,6 +48,7 @@ type stage struct {
 	*config.Stage
 	name    string // "policy.tenant admit meter"
 	caller  Caller
+	fetcher Fetcher
 	number  int
 	memory  int // index of its carry: shared by the n-th uses of one plugin in one policy, across phases
 	id      int // index of its "done" mark
@@ -69,6 +72,12 @@ func New(c Config) *Chain {
 			id++
 			if s.Plugin != nil {
 				st.caller, st.number = c.Bind(s)
+				st.fetcher = (*fetch.Fetcher)(nil)
+				if c.Fetcher != nil {
+					if f := c.Fetcher(s.Plugin); f != nil {
+						st.fetcher = f
+					}
+				}
 				st.metrics = c.Metrics.Stage(s.Plugin.Name, s.Phase.String())
 				u := use{policy: s.Policy, plugin: s.Plugin.Name}
 				uses[u]++
@@ -220,13 +229,17 @@ func (r *Run) run(ctx context.Context, s *stage, kind abi.Event) (skipped bool, 
 	if r.done != nil && r.done[s.id] {
 		return true, nil
 	}
-	ev := &r.event
-	*ev = plugin.Event{Kind: kind, Stage: s.number, Exchange: r.x, Carry: r.carries[s.memory], Gone: r.gone}
 	wants := s.Hook.Sees.Body
-	if kind == abi.EventRequest && wants.Mode == manifest.BodyBuffer {
+	whole := kind == abi.EventRequest && wants.Mode == manifest.BodyBuffer
+	if whole {
+		// Reading it may run stages before this one, which see it pass: they use the event too.
 		if p := r.wholeBody(ctx); p != nil {
 			return false, p
 		}
+	}
+	ev := &r.event
+	*ev = plugin.Event{Kind: kind, Stage: s.number, Exchange: r.x, Carry: r.carries[s.memory], Gone: r.gone}
+	if whole {
 		ev.HasBody, ev.End = true, true
 		ev.Body = r.buffered
 		if int64(len(ev.Body)) > wants.Max {
@@ -262,14 +275,19 @@ func (r *Run) require(ctx context.Context, s *stage) *exchange.Problem {
 	return &exchange.Problem{Status: s.Require.Status, Code: s.Require.Name, Title: "The request does not meet the policy.", Detail: s.Require.Message}
 }
 
-// call hands r.event to the stage's plugin. The stage's wall time is a deadline that waiting host operations keep.
+// call hands r.event to the stage's plugin, and what it awaits then. The stage's wall time is for all of that together.
 func (r *Run) call(ctx context.Context, s *stage) *exchange.Problem {
-	start := time.Now()
-	r.wait = deadline{Context: ctx, at: start.Add(s.Timeout)}
-	err := s.caller.Call(&r.wait, &r.event, &r.result)
-	s.metrics.Call(time.Since(start))
-	if err == nil {
+	until := time.Now().Add(s.Timeout)
+	err := r.hand(ctx, s, until)
+	if err == nil && r.result.Action == abi.ActionAwait {
+		err = r.await(ctx, s, until)
+	}
+	switch {
+	case err == nil:
 		return nil
+	case errors.Is(err, errGone):
+		r.result.Reset()
+		return gone()
 	}
 	kind := "error"
 	var fault *plugin.Fault
@@ -277,6 +295,15 @@ func (r *Run) call(ctx context.Context, s *stage) *exchange.Problem {
 		kind = string(fault.Kind)
 	}
 	return r.failed(ctx, s, kind, err)
+}
+
+// hand gives r.event to the stage's plugin, once. until is a deadline that waiting host operations keep.
+func (r *Run) hand(ctx context.Context, s *stage, until time.Time) error {
+	start := time.Now()
+	r.wait = deadline{Context: ctx, at: until}
+	err := s.caller.Call(&r.wait, &r.event, &r.result)
+	s.metrics.Call(time.Since(start))
+	return err
 }
 
 // failed decides what a fault of a stage means for the exchange: on_error = allow passes it on as if the stage were not
