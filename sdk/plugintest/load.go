@@ -8,9 +8,9 @@ import (
 	"github.com/postern-gateway/postern/gateway/plugin"
 )
 
-// Load opens the pool that Run's cases call, with c.Stages configured: for benchmarks, and for what is no table. It is closed
-// when the test ends.
-func Load(t testing.TB, c Config) *plugin.Pool {
+// Load opens the pool that Run's cases call, with c.Stages configured, on a host of its own: for benchmarks, and for what is no
+// table. Both are closed when the test ends.
+func Load(t testing.TB, c Config) (*plugin.Host, *plugin.Pool) {
 	t.Helper()
 	c.load(t)
 	c.start(t)
@@ -26,5 +26,5 @@ func Load(t testing.TB, c Config) *plugin.Pool {
 			t.Error(err)
 		}
 	})
-	return pool
+	return c.host, pool
 }
