@@ -18,6 +18,7 @@ type App struct {
 	Stdout      io.Writer
 	Stderr      io.Writer
 	Environment func(name string) (string, bool)
+	Child       []string // the process that compiles plugins; empty: this one does
 }
 
 // errTold ends a command whose mistake has been told already.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/postern-gateway/postern/gateway/plugin/code"
 	"github.com/postern-gateway/postern/gateway/state"
 )
 
@@ -33,12 +34,13 @@ type commands struct {
 	Account  accountCommand  `cmd:"" help:"Accounts and their API keys."`
 	Ledger   ledgerCommand   `cmd:"" help:"Credits, balances, entries, and their proof."`
 	Version  versionCommand  `cmd:"" help:"Print the version."`
+	Compile  compileCommand  `cmd:"" hidden:"" name:"compile-module" help:"What the gateway runs to compile a plugin."`
 }
 
 func main() {
 	log.SetOutput(io.Discard) // libraries write here what peers sent them, and that may be anybody's data
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	app := &App{Context: ctx, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environment: os.LookupEnv}
+	app := &App{Context: ctx, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environment: os.LookupEnv, Child: code.Self("compile-module")}
 	code := app.Main(os.Args[1:])
 	stop()
 	os.Exit(code)

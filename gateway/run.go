@@ -61,7 +61,7 @@ func (c *runCommand) Run(a *App) (err error) {
 		return err
 	}
 	defer operators.close()
-	s, err := server.New(a.Context, server.Config{Backends: backends(), Formats: formats(), ABIs: abis(), Telemetry: t}, cfg)
+	s, err := server.New(a.Context, server.Config{Backends: backends(), Formats: formats(), ABIs: abis(), Child: a.Child, Telemetry: t}, cfg)
 	if err != nil {
 		return err
 	}

@@ -63,7 +63,7 @@ func (c *testCommand) Run(a *App) (err error) {
 	if err != nil {
 		return err
 	}
-	s, err := server.New(a.Context, server.Config{Backends: backends(), Formats: formats(), ABIs: abis(), Telemetry: t}, cfg)
+	s, err := server.New(a.Context, server.Config{Backends: backends(), Formats: formats(), ABIs: abis(), Child: a.Child, Telemetry: t}, cfg)
 	if err != nil {
 		return err
 	}

@@ -1,19 +1,16 @@
 package plugin
 
 import (
-	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -22,10 +19,11 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
-	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/expr"
+	"github.com/postern-gateway/postern/gateway/plugin/admission"
+	"github.com/postern-gateway/postern/gateway/plugin/code"
 	"github.com/postern-gateway/postern/gateway/plugin/shared"
 	"github.com/postern-gateway/postern/sdk/abi"
 )
@@ -45,6 +43,8 @@ type ABI interface {
 	Speaks(exports map[string]api.FunctionDefinition) bool
 	// Install puts the host modules that guests import into the runtime, once.
 	Install(ctx context.Context, r wazero.Runtime) error
+	// Imports lists what Install puts there, for admission.
+	Imports() []admission.Import
 	// Open checks that a module has all the front-end needs and prepares what its stages get to see.
 	Open(m wazero.CompiledModule, p *config.Plugin, stages []*config.Stage) (Module, error)
 }
@@ -65,37 +65,27 @@ type Guest interface {
 // Config is what a Host needs.
 type Config struct {
 	Log      *slog.Logger // default: none
-	CacheDir string       // where compiled code is kept between runs; empty: in memory only
+	CacheDir string       // where compiled code is kept between runs, see code.Config.Dir
+	Child    []string     // the process that compiles, see code.Config.Child; empty: this one
 	ABIs     []ABI        // tried in this order
 	Services Services
 	State    int64            // octets of shared state a plugin, and as many of cached answers, default 64 MiB
 	Now      func() time.Time // wall clock of guests and of their state, default time.Now
 	Random   io.Reader        // what guests get by the operation random, safe for concurrent use, default crypto/rand
+	Raw      bool             // modules are neither checked nor metered: for measuring what that costs, and nothing else
 }
 
 // Host runs plugins: one engine, the code compiled for it, and the shared state of plugins. It is safe for concurrent use.
 type Host struct {
-	config  Config
-	runtime wazero.Runtime
-	cache   wazero.CompilationCache
-	seed    []byte        // keys fingerprints, which cover secrets
-	compile chan struct{} // a place for each compilation at once
+	config   Config
+	compiler *code.Compiler
+	seed     []byte // keys fingerprints, which cover secrets
 
 	mu     sync.Mutex
 	closed bool
-	codes  map[string]*code // by digest
 	pools  map[string]*pool // by fingerprint
 	kept   map[string]*kept // by plugin
 	work   sync.WaitGroup   // compilations and loads under way
-}
-
-// code is one module, compiled. Whoever uses it holds a reference; the last one out closes it.
-type code struct {
-	digest string
-	refs   int // under Host.mu
-	ready  chan struct{}
-	module wazero.CompiledModule
-	err    error
 }
 
 // NewHost starts the engine.
@@ -113,41 +103,31 @@ func NewHost(c Config) (*Host, error) {
 		c.Random = rand.Reader
 	}
 	h := &Host{
-		config: c, seed: make([]byte, 32), compile: make(chan struct{}, runtime.GOMAXPROCS(0)),
-		codes: map[string]*code{}, pools: map[string]*pool{}, kept: map[string]*kept{},
+		config: c, seed: make([]byte, 32),
+		pools: map[string]*pool{}, kept: map[string]*kept{},
 	}
 	if _, err := rand.Read(h.seed); err != nil {
 		return nil, err
 	}
-	h.cache = wazero.NewCompilationCache()
-	if c.CacheDir != "" {
-		cache, err := wazero.NewCompilationCacheWithDir(c.CacheDir)
-		if err != nil {
-			return nil, fmt.Errorf("open plugin cache %s: %w", c.CacheDir, err)
-		}
-		h.cache = cache
+	var imports []admission.Import
+	for _, a := range c.ABIs {
+		imports = append(imports, a.Imports()...)
+	}
+	var err error
+	h.compiler, err = code.New(code.Config{Log: c.Log, Dir: c.CacheDir, Child: c.Child, Imports: imports, Raw: c.Raw})
+	if err != nil {
+		return nil, err
 	}
 	ctx := context.Background()
-	// Not WithCloseOnContextDone: it slows a byte scan thirteen times and stops no loop-free recursion. What bounds a guest's
-	// CPU is metering, which is put into the module's code before it gets here (see admit); without it a guest that loops
-	// for ever keeps its instance and its caller.
-	h.runtime = wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().
-		WithCompilationCache(h.cache).WithDebugInfoEnabled(false).WithMemoryLimitPages(1<<16))
-	// Guests of ordinary toolchains import WASI. Everything behind it is closed: there are no files, sockets, arguments or
-	// environment; clocks and random octets are real, sleeping is not.
-	if _, err := wasi_snapshot_preview1.Instantiate(ctx, h.runtime); err != nil {
-		return nil, errors.Join(fmt.Errorf("start plugin engine: %w", err), h.closeEngine(ctx))
+	if err := installMeter(ctx, h.compiler.Runtime()); err != nil {
+		return nil, errors.Join(fmt.Errorf("install metering: %w", err), h.compiler.Close(ctx))
 	}
 	for _, a := range c.ABIs {
-		if err := a.Install(ctx, h.runtime); err != nil {
-			return nil, errors.Join(fmt.Errorf("install plugin ABI %s: %w", a.Name(), err), h.closeEngine(ctx))
+		if err := a.Install(ctx, h.compiler.Runtime()); err != nil {
+			return nil, errors.Join(fmt.Errorf("install plugin ABI %s: %w", a.Name(), err), h.compiler.Close(ctx))
 		}
 	}
 	return h, nil
-}
-
-func (h *Host) closeEngine(ctx context.Context) error {
-	return errors.Join(h.runtime.Close(ctx), h.cache.Close(ctx))
 }
 
 // Close ends every pool and the engine. It waits for events and compilations under way until ctx ends.
@@ -175,7 +155,7 @@ func (h *Host) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return h.closeEngine(ctx)
+	return h.compiler.Close(ctx)
 }
 
 // Load makes the pool of a plugin for the stages that use it: the module is compiled (or taken from the cache), a first
@@ -204,13 +184,13 @@ func (h *Host) Load(ctx context.Context, p *config.Plugin, stages []*config.Stag
 	}
 	h.mu.Unlock()
 
-	c, err := h.code(ctx, digest, wasm)
+	c, err := h.compiler.Load(ctx, wasm)
 	if err != nil {
-		return nil, fmt.Errorf("plugin %s: compile %s: %w", p.Name, p.Path, err)
+		return nil, fmt.Errorf("plugin %s: %s: %w", p.Name, p.Path, err)
 	}
 	made, err := h.newPool(ctx, key, p, stages, c)
 	if err != nil {
-		h.release(c)
+		c.Release()
 		return nil, err
 	}
 	h.mu.Lock()
@@ -240,28 +220,14 @@ func read(p *config.Plugin) (wasm []byte, digest string, err error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("read %s: %w", p.Path, err)
 	}
-	sum := sha256.Sum256(wasm)
-	digest = hex.EncodeToString(sum[:])
+	if len(wasm) > MaxModule {
+		return nil, "", fmt.Errorf("%s: the module is larger than %d octets", p.Path, MaxModule)
+	}
+	digest = code.Digest(wasm)
 	if p.SHA256 != "" && !strings.EqualFold(p.SHA256, digest) {
 		return nil, "", fmt.Errorf("%s has the digest %s, not %s", p.Path, digest, p.SHA256)
 	}
-	if err := admit(wasm); err != nil {
-		return nil, "", fmt.Errorf("%s: %w", p.Path, err)
-	}
 	return wasm, digest, nil
-}
-
-// admit decides what may be given to the engine. It stands where the module's bytes are whole and nothing has looked at
-// them yet: the place for the parser that bounds functions and tables, and for the rewriting that meters CPU. Until a
-// module is metered, only its size and memory bound what it can use.
-func admit(wasm []byte) error {
-	switch {
-	case len(wasm) > MaxModule:
-		return fmt.Errorf("the module is larger than %d octets", MaxModule)
-	case !bytes.HasPrefix(wasm, []byte("\x00asm\x01\x00\x00\x00")):
-		return errors.New("this is no WebAssembly module of version 1")
-	}
-	return nil
 }
 
 // fingerprint is the same for what makes the same pool. It covers secrets in configurations, so it is keyed and stays
@@ -269,7 +235,7 @@ func admit(wasm []byte) error {
 func (h *Host) fingerprint(p *config.Plugin, digest string, stages []*config.Stage) (string, error) {
 	mac := hmac.New(sha256.New, h.seed)
 	grants := slices.Sorted(slices.Values(p.Grants))
-	fmt.Fprintf(mac, "%q %s %q %d %d %d %d\n", p.Name, digest, grants, p.Limits.Memory, p.Limits.CPU, p.Limits.Instances, p.Limits.Queue)
+	fmt.Fprintf(mac, "%q %s %q %d\n", p.Name, digest, grants, p.Limits)
 	fmt.Fprintf(mac, "%d %s\n", len(p.Manifest.Source), p.Manifest.Source)
 	var b []byte
 	for _, s := range stages {
@@ -283,80 +249,22 @@ func (h *Host) fingerprint(p *config.Plugin, digest string, stages []*config.Sta
 	return string(mac.Sum(nil)), nil
 }
 
-// code returns the compiled module of a digest with a reference for the caller. Each digest is compiled once, however many
-// ask, and goes on being compiled when they stop waiting: the next one will want it.
-func (h *Host) code(ctx context.Context, digest string, wasm []byte) (*code, error) {
-	h.mu.Lock()
-	if h.closed {
-		h.mu.Unlock()
-		return nil, ErrClosed
-	}
-	c := h.codes[digest]
-	if c == nil {
-		c = &code{digest: digest, refs: 1, ready: make(chan struct{})} // the compilation's own reference
-		h.codes[digest] = c
-		h.work.Add(1)
-		go func() {
-			defer h.work.Done()
-			h.compile <- struct{}{}
-			c.module, c.err = h.compileModule(wasm)
-			<-h.compile
-			close(c.ready)
-			h.release(c)
-		}()
-	}
-	c.refs++
-	h.mu.Unlock()
-	select {
-	case <-c.ready:
-		if c.err != nil {
-			h.release(c)
-			return nil, c.err
-		}
-		return c, nil
-	case <-ctx.Done():
-		h.release(c)
-		return nil, ctx.Err()
-	}
-}
-
-func (h *Host) compileModule(wasm []byte) (m wazero.CompiledModule, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("the compiler failed: %v", r)
-		}
-	}()
-	return h.runtime.CompileModule(context.Background(), wasm)
-}
-
-func (h *Host) release(c *code) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if c.refs--; c.refs > 0 {
-		return
-	}
-	delete(h.codes, c.digest)
-	if c.module != nil {
-		_ = c.module.Close(context.Background()) // always nil in this engine
-	}
-}
-
 // open finds the front-end of a module and lets it check the module.
-func (h *Host) open(c *code, p *config.Plugin, stages []*config.Stage) (Module, ABI, error) {
-	memory := c.module.ExportedMemories()[abi.ExportMemory]
+func (h *Host) open(c *code.Code, p *config.Plugin, stages []*config.Stage) (Module, ABI, error) {
+	memory := c.Module.ExportedMemories()[abi.ExportMemory]
 	if memory == nil {
 		return nil, nil, fmt.Errorf("the module does not export its memory as %q", abi.ExportMemory)
 	}
-	if len(c.module.ImportedMemories()) > 0 {
+	if len(c.Module.ImportedMemories()) > 0 {
 		return nil, nil, errors.New("the module imports a memory")
 	}
-	if least := int64(memory.Min()) * pageSize; least > p.Limits.Memory {
-		return nil, nil, fmt.Errorf("the module needs %d octets of memory to begin with, and limits.memory is %d", least, p.Limits.Memory)
+	if least, most := int64(memory.Min())*pageSize, limitsOf(p).Memory; least > most {
+		return nil, nil, fmt.Errorf("the module needs %d octets of memory to begin with, and limits.memory is %d", least, most)
 	}
-	exports := c.module.ExportedFunctions()
+	exports := c.Module.ExportedFunctions()
 	for _, a := range h.config.ABIs {
 		if a.Speaks(exports) {
-			m, err := a.Open(c.module, p, stages)
+			m, err := a.Open(c.Module, p, stages)
 			return m, a, err
 		}
 	}

@@ -34,11 +34,14 @@ type Event struct {
 type Result struct {
 	Action abi.Action
 	Ops    []Op
+	Fuel   int64 // the CPU the event used, in units of about one instruction; a Pool sets it, also for a fault
 	buffer []byte
 }
 
 // Reset empties the result and keeps its memory.
-func (r *Result) Reset() { r.Action, r.Ops, r.buffer = abi.ActionContinue, r.Ops[:0], r.buffer[:0] }
+func (r *Result) Reset() {
+	r.Action, r.Ops, r.Fuel, r.buffer = abi.ActionContinue, r.Ops[:0], 0, r.buffer[:0]
+}
 
 // Copy keeps a copy of b in the result's own memory; an ABI's Guest copies what it reads out of a module that way.
 func (r *Result) Copy(b []byte) []byte {

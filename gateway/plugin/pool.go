@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/plugin/code"
 	"github.com/postern-gateway/postern/sdk/abi"
 )
 
@@ -46,12 +48,12 @@ type pool struct {
 	refs   int // under Host.mu
 	plugin *config.Plugin
 	stages []*config.Stage
-	code   *code
+	code   *code.Code
 	module Module
 	front  ABI
-	limit  int
+	limits config.PluginLimits // none is zero
 
-	calls, faults atomic.Int64
+	calls, faults, fuel atomic.Int64
 
 	mu      sync.Mutex
 	closed  bool
@@ -71,6 +73,7 @@ type instance struct {
 	module  api.Module
 	guest   Guest
 	session *Session
+	gauge   gauge
 	ctx     guestContext
 	memory  int64
 }
@@ -80,17 +83,17 @@ type waiter struct {
 	turn chan *instance
 }
 
-func (h *Host) newPool(ctx context.Context, key string, p *config.Plugin, stages []*config.Stage, c *code) (*pool, error) {
+func (h *Host) newPool(ctx context.Context, key string, p *config.Plugin, stages []*config.Stage, c *code.Code) (*pool, error) {
 	module, front, err := h.open(c, p, stages)
 	if err != nil {
 		return nil, fmt.Errorf("plugin %s: %s: %w", p.Name, p.Path, err)
 	}
 	made := &pool{
 		host: h, key: key, refs: 1, plugin: p, stages: stages, code: c, module: module, front: front,
-		limit: p.Limits.Instances, drained: make(chan struct{}),
+		limits: limitsOf(p), drained: make(chan struct{}),
 	}
-	if made.limit <= 0 {
-		made.limit = 2 * runtime.GOMAXPROCS(0)
+	if made.limits.Instances <= 0 {
+		made.limits.Instances = 2 * runtime.GOMAXPROCS(0)
 	}
 	made.total = 1
 	first, err := made.start(ctx)
@@ -106,28 +109,36 @@ func (h *Host) newPool(ctx context.Context, key string, p *config.Plugin, stages
 	return made, nil
 }
 
-// start makes an instance and configures every stage on it.
+// start makes an instance and configures every stage on it, with the fuel that is for all of that.
 func (p *pool) start(ctx context.Context) (*instance, error) {
 	s := NewSession(p.host, p.plugin)
 	i := &instance{session: s, ctx: guestContext{session: s}}
 	s.Begin(ctx, nil)
 	defer s.End()
 	i.ctx.Context = ctx
-	limit := uint64(p.plugin.Limits.Memory)
+	s.budget = int64(p.limits.Start) // the guest's counter begins at 0: starting already visits the host
+	limit := uint64(p.limits.Memory)
 	// The allocator is asked for through the context; the session has to be found as well, because starting runs code.
 	made := experimental.WithMemoryAllocator(context.WithValue(context.Background(), sessionKey{}, s),
 		experimental.MemoryAllocatorFunc(func(_, _ uint64) experimental.LinearMemory {
 			return &linear{limit: limit, denied: &s.grown}
 		}))
-	module, err := p.host.runtime.InstantiateModule(made, p.code.module, wazero.NewModuleConfig().
+	module, err := p.host.compiler.Runtime().InstantiateModule(made, p.code.Module, wazero.NewModuleConfig().
 		WithName("").WithStartFunctions("_initialize").WithStdout(s).WithStderr(s).
 		WithWalltime(func() (int64, int32) { t := s.now(); return t.Unix(), int32(t.Nanosecond()) }, 1).
 		WithSysNanotime().WithRandSource(rand.Reader))
 	if err != nil {
-		return nil, p.fault(exchange.Authenticate, s, fmt.Errorf("start an instance: %w", err))
+		return nil, p.fault(exchange.Authenticate, s, p.limits.Start, fmt.Errorf("start an instance: %w", err))
 	}
 	i.module = module
-	i.guest, err = p.module.Guest(&i.ctx, module)
+	if !p.host.config.Raw {
+		if i.gauge, err = gaugeOf(module); err == nil {
+			i.gauge.depth.Set(uint64(p.limits.Depth))
+		}
+	}
+	if err == nil {
+		i.guest, err = p.module.Guest(&i.ctx, module)
+	}
 	for n := 0; err == nil && n < len(p.stages); n++ {
 		s.Begin(ctx, nil)
 		if err = i.guest.Configure(&i.ctx, n); err != nil {
@@ -140,7 +151,7 @@ func (p *pool) start(ctx context.Context) (*instance, error) {
 		if errors.As(err, &ours) {
 			return nil, err
 		}
-		return nil, p.fault(exchange.Authenticate, s, err)
+		return nil, p.fault(exchange.Authenticate, s, p.limits.Start, err)
 	}
 	i.memory = int64(module.Memory().Size())
 	return i, nil
@@ -148,7 +159,7 @@ func (p *pool) start(ctx context.Context) (*instance, error) {
 
 // refused tells a plugin's own no apart from its failure; both name the stage.
 func (p *pool) refused(stage *config.Stage, s *Session, err error) error {
-	f := p.fault(stage.Phase, s, err)
+	f := p.fault(stage.Phase, s, p.limits.Start, err)
 	detail := f.Detail
 	if f.Kind != Refused {
 		detail = string(f.Kind) + ": " + detail
@@ -156,19 +167,19 @@ func (p *pool) refused(stage *config.Stage, s *Session, err error) error {
 	return &ConfigError{Plugin: p.plugin.Name, Range: stage.Range, Detail: detail}
 }
 
-// fault says in the gateway's words how a guest failed.
-func (p *pool) fault(phase exchange.Phase, s *Session, err error) *Fault {
+// fault says in the gateway's words how a guest failed that had been given that much fuel.
+func (p *pool) fault(phase exchange.Phase, s *Session, given time.Duration, err error) *Fault {
 	f := new(Fault)
 	if errors.As(err, &f) {
 		f = &Fault{Kind: f.Kind, Detail: f.Detail, Err: f.Err}
-	} else {
-		f = &Fault{Kind: Trap, Detail: err.Error(), Err: err}
+	} else if f = stopped(err, &p.limits, given); f == nil {
+		f = &Fault{Kind: Trap, Detail: trace(err), Err: err}
 		switch {
 		case errors.Is(err, errProtocol):
 			f.Kind = Protocol
 		case s.grown:
 			f.Kind = Memory
-			f.Detail = fmt.Sprintf("more than %d octets of memory: %s", p.plugin.Limits.Memory, f.Detail)
+			f.Detail = fmt.Sprintf("more than %d octets of memory: %s", p.limits.Memory, f.Detail)
 		}
 	}
 	f.Plugin, f.Phase = p.plugin.Name, phase
@@ -176,9 +187,13 @@ func (p *pool) fault(phase exchange.Phase, s *Session, err error) *Fault {
 	return f
 }
 
+// trace is an error of the engine's as operators read it: what happened, and through which frames, with lines of source
+// where the module carries them.
+func trace(err error) string { return strings.Replace(err.Error(), " (recovered by wazero)", "", 1) }
+
 // Call hands an event to an instance and gives back what the plugin decided, checked whole. The error is a *Fault; then res
-// says nothing, and nothing of what the plugin wanted may be done. ctx bounds waiting: for an instance, and in host
-// operations of the plugin.
+// says nothing but Fuel, and nothing of what the plugin wanted may be done. ctx bounds waiting: for an instance, and in host
+// operations of the plugin; a guest that goes on beyond its end is stopped.
 func (p *Pool) Call(ctx context.Context, ev *Event, res *Result) error {
 	if ev.Stage < 0 || ev.Stage >= len(p.stages) {
 		return &Fault{Plugin: p.pool.plugin.Name, Kind: Protocol, Detail: fmt.Sprintf("there is no stage %d", ev.Stage)}
@@ -199,14 +214,18 @@ func (p *pool) call(ctx context.Context, ev *Event, res *Result) error {
 	i.session.Begin(ctx, ev.Exchange)
 	i.session.grown = false
 	i.ctx.Context = ctx
-	// Metering sets the event's fuel here.
+	i.gauge.fill(i.session, p.limits.CPU, p.limits.Depth)
 	err = i.guest.Call(&i.ctx, ev, res)
 	if err == nil {
 		err = res.Check(ev, phase, p.plugin.Name)
 	}
+	used := i.gauge.used(i.session, p.limits.CPU)
+	p.fuel.Add(used)
+	ev.Exchange.Fuel += used
 	i.session.End()
 	i.ctx.Context = nil
 	if err == nil && res.Action != abi.ActionError {
+		res.Fuel = used
 		p.give(i, true)
 		return nil
 	}
@@ -215,11 +234,13 @@ func (p *pool) call(ctx context.Context, ev *Event, res *Result) error {
 		// The plugin said itself that it failed: it is in order, and may go on.
 		_, _, detail, _, _ := res.Respond()
 		res.Reset()
+		res.Fuel = used
 		p.give(i, true)
 		return &Fault{Plugin: p.plugin.Name, Phase: phase, Kind: Refused, Detail: printable([]byte(detail))}
 	}
-	f := p.fault(phase, i.session, err)
+	f := p.fault(phase, i.session, p.limits.CPU, err)
 	res.Reset()
+	res.Fuel = used
 	p.give(i, false)
 	return f
 }
@@ -245,12 +266,12 @@ func (p *pool) take(ctx context.Context, phase exchange.Phase) (*instance, error
 		p.mu.Unlock()
 		return i, nil
 	}
-	if p.total < p.limit {
+	if p.total < p.limits.Instances {
 		p.total++
 		p.mu.Unlock()
 		return p.make(ctx, phase)
 	}
-	if len(p.waiters) >= queuePerInstance*p.limit {
+	if len(p.waiters) >= queuePerInstance*p.limits.Instances {
 		p.probing = false
 		p.mu.Unlock()
 		return nil, &Fault{Plugin: p.plugin.Name, Phase: phase, Kind: Busy, Detail: "too many events wait for an instance"}
@@ -263,10 +284,7 @@ func (p *pool) take(ctx context.Context, phase exchange.Phase) (*instance, error
 
 func (p *pool) wait(ctx context.Context, phase exchange.Phase, w *waiter) (*instance, error) {
 	f := &Fault{Plugin: p.plugin.Name, Phase: phase, Kind: Busy, Detail: "no instance became free in time"}
-	patience := p.plugin.Limits.Queue
-	if patience <= 0 {
-		patience = time.Second
-	}
+	patience := p.limits.Queue
 	if at, ok := ctx.Deadline(); ok {
 		if left := time.Until(at); left < patience {
 			patience, f.Kind, f.Err = left, Timeout, context.DeadlineExceeded
@@ -329,7 +347,7 @@ func (p *pool) make(ctx context.Context, phase exchange.Phase) (*instance, error
 // can not be known. So is one that has grown to near its limit, before it fails.
 func (p *pool) give(i *instance, sound bool) {
 	size := int64(i.module.Memory().Size())
-	keep := sound && size <= p.plugin.Limits.Memory/4*3
+	keep := sound && size <= p.limits.Memory/4*3
 	p.mu.Lock()
 	p.memory += size - i.memory
 	i.memory = size
@@ -376,7 +394,7 @@ func (p *pool) failed() {
 // next passes on a place that became free: to whoever waits, or, when all are gone from a closed pool, to Close.
 // Called under mu.
 func (p *pool) next() {
-	if len(p.waiters) > 0 && p.total < p.limit {
+	if len(p.waiters) > 0 && p.total < p.limits.Instances {
 		w := p.waiters[0]
 		p.waiters = append(p.waiters[:0], p.waiters[1:]...)
 		p.total++
@@ -397,7 +415,7 @@ func (p *pool) finish() {
 	default:
 	}
 	close(p.drained)
-	p.host.release(p.code) // Host.mu may be taken under mu, never the other way round
+	p.code.Release()
 }
 
 // close of an instance also drops its memory, which the engine would otherwise keep.
@@ -451,8 +469,8 @@ func (p *pool) status() Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return Status{
-		Plugin: p.plugin.Name, Digest: p.code.digest, ABI: p.front.Name(), Version: p.plugin.Manifest.Version, Stages: len(p.stages),
-		Instances: p.total, Busy: p.total - len(p.free), Limit: p.limit, Waiting: len(p.waiters), Memory: p.memory,
+		Plugin: p.plugin.Name, Digest: p.code.Digest, ABI: p.front.Name(), Version: p.plugin.Manifest.Version, Stages: len(p.stages),
+		Instances: p.total, Busy: p.total - len(p.free), Limit: p.limits.Instances, Waiting: len(p.waiters), Memory: p.memory,
 		Calls: p.calls.Load(), Faults: p.faults.Load(), Broken: p.inRow >= failures,
 	}
 }

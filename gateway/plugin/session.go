@@ -57,6 +57,7 @@ type Services struct {
 // belongs to the instance and is found from the context that host functions get, by SessionOf.
 type Session struct {
 	plugin   *config.Plugin
+	limits   config.PluginLimits // none is zero, but Instances may be
 	log      *slog.Logger
 	services Services
 	state    *shared.Store // nil when it is not granted
@@ -66,7 +67,10 @@ type Session struct {
 
 	ctx      context.Context
 	exchange *exchange.Exchange
+	budget   int64 // fuel that the guest has not been given yet
 	calls    int
+	waited   time.Duration // in host operations
+	spare    *patience     // of the last one
 	logged   int
 	dropped  int
 	grown    bool // the guest was refused memory
@@ -99,7 +103,7 @@ func SessionOf(ctx context.Context) *Session {
 // NewSession returns a session of its own, for running a plugin's code outside a module as plugintest does. Begin must be
 // called before each event.
 func NewSession(h *Host, p *config.Plugin) *Session {
-	s := &Session{plugin: p, log: h.config.Log.With("plugin", p.Name), services: h.config.Services, now: h.config.Now, random: h.config.Random, ctx: context.Background()}
+	s := &Session{plugin: p, limits: limitsOf(p), log: h.config.Log.With("plugin", p.Name), services: h.config.Services, now: h.config.Now, random: h.config.Random, ctx: context.Background()}
 	kept := h.keptOf(p.Name)
 	if s.granted("state") {
 		s.state = kept.state
@@ -112,7 +116,7 @@ func NewSession(h *Host, p *config.Plugin) *Session {
 
 // Begin starts the budget of an event. x is nil while a stage is configured.
 func (s *Session) Begin(ctx context.Context, x *exchange.Exchange) {
-	s.ctx, s.exchange, s.calls, s.logged, s.dropped = ctx, x, 0, 0, 0
+	s.ctx, s.exchange, s.calls, s.waited, s.logged, s.dropped = ctx, x, 0, 0, 0, 0
 }
 
 // End closes the event: what was dropped of its log is said once.
@@ -120,6 +124,9 @@ func (s *Session) End() {
 	s.flush()
 	if s.dropped > 0 {
 		s.log.LogAttrs(s.ctx, slog.LevelWarn, "plugin logs too much", slog.Int("dropped_octets", s.dropped))
+	}
+	if s.waited >= s.limits.Wait {
+		s.log.LogAttrs(s.ctx, slog.LevelWarn, "plugin's host operations waited too long", slog.Duration("waited", s.waited))
 	}
 	s.ctx, s.exchange = context.Background(), nil
 }
@@ -130,18 +137,18 @@ func (s *Session) granted(capability string) bool {
 
 // enter counts a host operation.
 func (s *Session) enter() error {
-	if s.calls++; s.calls > abi.MaxOps {
+	if s.calls++; s.calls > s.limits.Operations {
 		return ErrLimit
 	}
 	return nil
 }
 
 // Log writes a line of the guest's to the log, cut at abi.MaxLine octets, and nothing more once the event has used up
-// abi.MaxLog. Level is one of abi's; an unknown one counts as error.
+// limits.log. Level is one of abi's; an unknown one counts as error.
 func (s *Session) Log(level int32, line []byte) {
 	cut := line[:min(len(line), abi.MaxLine)]
 	cost := max(len(cut), 16) // an empty line costs too
-	if s.logged+cost > abi.MaxLog {
+	if s.logged+cost > int(s.limits.Log) {
 		s.dropped += max(len(line), 1)
 		return
 	}
@@ -259,7 +266,12 @@ func (s *Session) Key(presented []byte) (exchange.Identity, error) {
 	if len(presented) == 0 || len(presented) > abi.MaxKey {
 		return exchange.Identity{}, ErrNotFound
 	}
-	return s.services.Accounts.Key(s.ctx, presented)
+	ctx, err := s.patience()
+	if err != nil {
+		return exchange.Identity{}, err
+	}
+	defer s.served(ctx)
+	return s.services.Accounts.Key(ctx, presented)
 }
 
 func (s *Session) ledger() (Ledger, error) {
@@ -284,7 +296,12 @@ func (s *Session) Hold(account, model string, max *exchange.Usage) (string, exch
 	if account == "" || account != s.exchange.Identity.Account {
 		return "", exchange.Amount{}, fmt.Errorf("%w: a hold on an account that is not the caller's", ErrInvalid)
 	}
-	hold, amount, err := l.Hold(s.ctx, s.exchange, account, model, max)
+	ctx, err := s.patience()
+	if err != nil {
+		return "", exchange.Amount{}, err
+	}
+	defer s.served(ctx)
+	hold, amount, err := l.Hold(ctx, s.exchange, account, model, max)
 	if err == nil {
 		// A hold that was placed is a fact, whatever becomes of the result: the exchange knows it, so that the gateway can
 		// settle it should the plugin never do so.
@@ -302,7 +319,12 @@ func (s *Session) Settle(hold string, usage *exchange.Usage, tags map[string]str
 	if hold == "" || hold != s.exchange.Hold {
 		return nil, ErrNotFound
 	}
-	return l.Settle(s.ctx, s.exchange, hold, usage, tags)
+	ctx, err := s.patience()
+	if err != nil {
+		return nil, err
+	}
+	defer s.served(ctx)
+	return l.Settle(ctx, s.exchange, hold, usage, tags)
 }
 
 // Release gives a hold back; it needs the grant ledger, and the hold must be the exchange's.
@@ -314,5 +336,10 @@ func (s *Session) Release(hold string) error {
 	if hold == "" || hold != s.exchange.Hold {
 		return ErrNotFound
 	}
-	return l.Release(s.ctx, s.exchange, hold)
+	ctx, err := s.patience()
+	if err != nil {
+		return err
+	}
+	defer s.served(ctx)
+	return l.Release(ctx, s.exchange, hold)
 }

@@ -38,6 +38,7 @@ type Config struct {
 	Backends  []state.Backend
 	Formats   []provider.Format
 	ABIs      []plugin.ABI
+	Child     []string             // the process that compiles plugins, see plugin.Config.Child
 	Telemetry *telemetry.Telemetry // closed by whoever made it
 }
 
@@ -92,7 +93,7 @@ func New(ctx context.Context, c Config, cfg *config.Config) (_ *Server, err erro
 		cache = filepath.Join(cfg.State.Dir, "cache")
 	}
 	s.host, err = plugin.NewHost(plugin.Config{
-		Log: c.Telemetry.Log, CacheDir: cache, ABIs: c.ABIs,
+		Log: c.Telemetry.Log, CacheDir: cache, Child: c.Child, ABIs: c.ABIs,
 		Services: plugin.Services{Accounts: accounts{s.storage.Accounts}, Ledger: money{s.ledger}},
 	})
 	if err != nil {

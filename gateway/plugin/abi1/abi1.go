@@ -61,7 +61,7 @@ func signatures() []struct {
 	}
 }
 
-// Open checks a module's exports and imports, and lays out what each of its stages gets to see.
+// Open checks a module's exports (what it imports, admission has checked), and lays out what each of its stages gets to see.
 func (a *ABI) Open(m wazero.CompiledModule, p *config.Plugin, stages []*config.Stage) (plugin.Module, error) {
 	exports := m.ExportedFunctions()
 	var errs []error
@@ -86,12 +86,6 @@ func (a *ABI) Open(m wazero.CompiledModule, p *config.Plugin, stages []*config.S
 		if !same(def.ParamTypes(), s.params) || !same(def.ResultTypes(), s.results) {
 			errs = append(errs, fmt.Errorf("the export %s has the signature %s; it must be %s",
 				s.name, signature(def.ParamTypes(), def.ResultTypes()), signature(s.params, s.results)))
-		}
-	}
-	for _, def := range m.ImportedFunctions() {
-		from, name, _ := def.Import()
-		if from == abi.ImportModule && name != abi.ImportLog && name != abi.ImportOp {
-			errs = append(errs, fmt.Errorf("the module imports %s.%s; there are: %s, %s", from, name, abi.ImportLog, abi.ImportOp))
 		}
 	}
 	opened := &module{layouts: make([]*Layout, len(stages))}

@@ -11,9 +11,18 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/plugin"
+	"github.com/postern-gateway/postern/gateway/plugin/admission"
 	"github.com/postern-gateway/postern/gateway/plugin/shared"
 	"github.com/postern-gateway/postern/sdk/abi"
 )
+
+// Imports lists what Install defines.
+func (*ABI) Imports() []admission.Import {
+	return []admission.Import{
+		{Module: abi.ImportModule, Name: abi.ImportLog, Kind: "function", Type: "(i32, i32, i32) -> ()"},
+		{Module: abi.ImportModule, Name: abi.ImportOp, Kind: "function", Type: "(i32, i32, i32, i32, i32) -> i64"},
+	}
+}
 
 // Install defines the host module postern.
 func (*ABI) Install(ctx context.Context, r wazero.Runtime) error {
