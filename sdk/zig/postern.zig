@@ -983,11 +983,12 @@ pub const Host = struct {
 
     /// Writes value only when what is stored is old, null meaning nothing; else error.Conflict (grant state).
     pub fn cas(h: *Host, key_: []const u8, old: ?[]const u8, value: []const u8, ttl: i64) Error!void {
-        if (key_.len > max_input or (old orelse "").len > max_input) return error.Invalid;
+        const old_length = if (old) |o| o.len else 0;
+        if (key_.len > max_input or old_length > max_input) return error.Invalid;
         const in = h.input();
         in.addRaw(i64, ttl);
         in.addRaw(u32, @intCast(key_.len));
-        in.addRaw(u32, if (old) |o| @intCast(o.len) else 0xffffffff);
+        in.addRaw(u32, if (old == null) 0xffffffff else @intCast(old_length));
         in.add(key_);
         in.add(old orelse "");
         in.add(value);
