@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"io"
 
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/project"
 	"github.com/postern-gateway/postern/gateway/schema"
 )
 
@@ -22,7 +22,7 @@ type App struct {
 }
 
 // errTold ends a command whose mistake has been told already.
-var errTold = errors.New("told")
+var errTold = project.ErrTold
 
 // Load loads the configuration in dir with what is compiled in. Diagnostics go to Stderr; errTold means that there were
 // errors among them. Of o, what is compiled in and the environment are filled in here.

@@ -27,6 +27,8 @@ import (
 type runCommand struct {
 	Dir string            `arg:"" optional:"" default:"." help:"Folder with config.hcl; by default the current one." type:"existingdir"`
 	Var map[string]string `help:"Value of a variable block; repeatable. Otherwise it is read from POSTERN_VAR_NAME." placeholder:"NAME=VALUE"`
+
+	changed <-chan struct{} // nil, or says when to load the files again, as a hangup does
 }
 
 // stopTime bounds a graceful stop; each listener's own drain time applies within it.
@@ -90,6 +92,8 @@ func (c *runCommand) Run(a *App) (err error) {
 		select {
 		case <-hangup:
 			_ = reload(a.Context) // refusals are logged, counted and shown by the admin API
+		case <-c.changed:
+			_ = reload(a.Context)
 		case <-a.Context.Done():
 			return nil
 		}

@@ -16,6 +16,8 @@ import (
 //
 //go:embed go/*.go go/example/main.go go/example/plugin.hcl abi/*.go
 //go:embed c/build c/postern.h c/example/policy.c c/example/plugin.hcl
+//go:embed rust/build rust/Cargo.toml rust/src/*.rs rust/example/Cargo.toml rust/example/Cargo.lock rust/example/src/lib.rs rust/example/plugin.hcl
+//go:embed zig/build zig/postern.zig zig/example/policy.zig zig/example/plugin.hcl
 var files embed.FS
 
 // Folder is the folder of a project that holds the SDK's sources.
@@ -53,6 +55,23 @@ func Languages() []Language {
 			taken: " archive arena bufio builtin bytes cmd cmp compress container context crypto database debug embed encoding errors expvar flag fmt " +
 				"go hash html image index internal io iter log main maps math mime net os path plugin reflect regexp runtime slices sort strconv strings " +
 				"structs sync syscall testing text time unicode unique unsafe vendor weak ",
+		},
+		{
+			Name: "rust", Title: "Rust", Source: "src/lib.rs", Needs: "Rust with the target wasm32-unknown-unknown: rustup target add wasm32-unknown-unknown",
+			marks: []string{"Cargo.toml"},
+			copies: [][2]string{
+				{"rust/example/*.*", ""}, {"rust/example/src/*", "src"},
+				{"rust/build", Folder}, {"rust/Cargo.toml", Folder}, {"rust/src/*", Folder + "/src"},
+			},
+			replace: []string{`name = "greet"`, `name = "NAME"`, `path = ".."`, `path = "postern"`},
+			taken: " abstract alloc as async await become box break build const continue core crate deps do dyn else enum examples extern false final fn for gen if " +
+				"impl in incremental let loop macro match mod move mut override priv proc_macro pub ref return static std struct super test trait true try type " +
+				"typeof unsafe unsized use virtual where while yield ",
+		},
+		{
+			Name: "zig", Title: "Zig", Source: "policy.zig", Needs: "Zig 0.14 or later: pip install ziglang, or https://ziglang.org/download",
+			marks:  []string{"*.zig"},
+			copies: [][2]string{{"zig/example/*", ""}, {"zig/build", Folder}, {"zig/postern.zig", Folder}},
 		},
 		{
 			Name: "c", Title: "C", Source: "policy.c", Needs: "clang and lld: apt-get install clang lld",

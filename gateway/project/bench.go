@@ -93,9 +93,10 @@ func (c *benchCommand) Run(s *Shell) (err error) {
 func (c *benchCommand) measure(ctx context.Context, pool *plugin.Pool, r *trial.Recorded) (*measurement, error) {
 	m := &measurement{Phase: r.Phase.String(), Event: eventNames[r.Event.Kind]}
 	var res plugin.Result
+	var ev plugin.Event
 	hold := r.Event.Exchange.Hold
 	call := func() {
-		ev := r.Event
+		ev = r.Event
 		ev.Exchange.Fuel, ev.Exchange.Hold = 0, hold // a hold that an event places is the exchange's, and the next one places another
 		if pool.Call(ctx, &ev, &res) != nil {
 			m.Faults++

@@ -18,6 +18,12 @@ import (
 // buildTime bounds a compiler's run.
 const buildTime = 10 * time.Minute
 
+// missingTool is the status of an SDK's build script that finds no compiler; what it prints says how to get one.
+const missingTool = 69
+
+// ErrToolchain is wrapped by the error of a build for which no compiler is installed.
+var ErrToolchain = errors.New("missing toolchain")
+
 type buildCommand struct {
 	Dir   string `arg:"" optional:"" default:"." type:"existingdir" help:"The plugin's folder; by default the current one."`
 	Out   string `short:"o" placeholder:"FILE" help:"The module to write; by default NAME.wasm in the folder."`
@@ -82,6 +88,10 @@ func (s *Shell) build(p *Project, debug bool) ([]byte, error) {
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("build %s: %w", p.Name, ctx.Err())
 		}
+		var exit *exec.ExitError
+		if errors.As(err, &exit) && exit.ExitCode() == missingTool {
+			return nil, fmt.Errorf("%w: %s", ErrToolchain, strings.TrimSpace(string(said)))
+		}
 		fmt.Fprintf(s.Stderr, "%s", said)
 		return nil, fmt.Errorf("build %s: the compiler failed: %w", p.Name, err)
 	}
@@ -101,7 +111,7 @@ func (s *Shell) build(p *Project, debug bool) ([]byte, error) {
 // one that this program holds.
 func compiler(ctx context.Context, p *Project, l sdk.Language, scratch, out string) (*exec.Cmd, error) {
 	missing := func(tool string) error {
-		return fmt.Errorf("%s is not installed here, and plugins in %s need it to build: %s", tool, l.Title, l.Needs)
+		return fmt.Errorf("%w: %s is not there, and plugins in %s need it: %s", ErrToolchain, tool, l.Title, l.Needs)
 	}
 	text := l.Script()
 	if text == nil {
