@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use crate::result::nanoseconds;
-use crate::value::{object, string, ToValue, Value};
+use crate::value::{ToValue, Value};
 use crate::writer::{Octets, Writer};
 
 /// Why the host did not do what was asked.
@@ -96,7 +96,7 @@ const LINE: usize = 1 << 10;
 /// personal data and no secrets.
 pub fn log(level: Level, line: impl Octets) {
     Writer::within(&mut [0; LINE], |to| {
-        line.put(to);
+        line.put_to(to);
         import::log(level, to.octets());
     });
 }
@@ -200,7 +200,7 @@ impl Host {
 
     #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn new(backend: std::boxed::Box<dyn Backend>) -> Host {
-        Host { input: Writer::empty(), output: Writer::empty(), backend }
+        Host { input: Writer::new(), output: Writer::new(), backend }
     }
 
     /// Asks for an operation as `sdk/ABI.md` describes it, octet by octet: for one that this crate has no method for yet. The
@@ -261,7 +261,7 @@ impl Host {
     /// Reads from the plugin's state on this node (grant state). [`Error::NotFound`] when the key is not there or its time is
     /// over.
     pub fn get(&mut self, key: impl Octets) -> Asked<&[u8]> {
-        self.call(GET, |to| key.put(to))
+        self.call(GET, |to| key.put_to(to))
     }
 
     /// Writes to the plugin's state; a ttl of zero keeps it until it is deleted or the gateway stops (grant state).
@@ -272,8 +272,8 @@ impl Host {
     fn store(&mut self, code: u32, key: impl Octets, value: impl Octets, ttl: Duration) -> Asked<()> {
         self.call(code, |to| {
             to.u64(nanoseconds(ttl));
-            to.sized(|to| key.put(to));
-            value.put(to);
+            to.key(key);
+            value.put_to(to);
         })?;
         Ok(())
     }
@@ -286,17 +286,17 @@ impl Host {
             to.u32(0);
             to.u32(old.map_or(NOTHING, |old| old.len() as u32));
             let begin = to.len();
-            key.put(to);
+            key.put_to(to);
             to.set_u32(at, to.len().wrapping_sub(begin) as u32);
-            to.put(old.unwrap_or_default());
-            value.put(to);
+            to.append(old.unwrap_or_default());
+            value.put_to(to);
         })?;
         Ok(())
     }
 
     /// Removes a key from the plugin's state; removing what is not there is no error (grant state).
     pub fn delete(&mut self, key: impl Octets) -> Asked<()> {
-        self.call(DELETE, |to| key.put(to))?;
+        self.call(DELETE, |to| key.put_to(to))?;
         Ok(())
     }
 
@@ -305,14 +305,14 @@ impl Host {
         self.number(COUNT, |to| {
             to.u64(delta as u64);
             to.u64(nanoseconds(ttl));
-            key.put(to);
+            key.put_to(to);
         })
     }
 
     /// Reads from the caller's account's part of the plugin's cache (grant cache). [`Error::NotFound`] when the key is not
     /// there or its time is over; [`Error::Unavailable`] when the caller has no account.
     pub fn cache_get(&mut self, key: impl Octets) -> Asked<&[u8]> {
-        self.call(CACHE_GET, |to| key.put(to))
+        self.call(CACHE_GET, |to| key.put_to(to))
     }
 
     /// Writes to the caller's account's part of the plugin's cache (grant cache), where the least used makes room. The ttl is
@@ -325,7 +325,7 @@ impl Host {
     /// Finds who a presented API key belongs to (grant accounts). [`Error::NotFound`]: no such key; [`Error::Expired`]:
     /// revoked, expired, or its account is closed.
     pub fn key(&mut self, presented: impl Octets) -> Asked<Identity<'_>> {
-        let v = self.value(KEY, |to| presented.put(to))?;
+        let v = self.value(KEY, |to| presented.put_to(to))?;
         Ok(Identity {
             account: v.member("account").bytes(),
             key: v.member("key").bytes(),
@@ -338,13 +338,13 @@ impl Host {
     /// balance does not cover it; [`Error::NotFound`]: no such account.
     pub fn hold(&mut self, account: impl Octets, model: impl Octets, max: Value) -> Asked<Hold<'_>> {
         let v = self.value(HOLD, |to| {
-            object(to, 3);
-            to.sized(|to| "account".put(to));
-            string(to, account);
-            to.sized(|to| "model".put(to));
-            string(to, model);
-            to.sized(|to| "max".put(to));
-            max.write(to);
+            to.object(3);
+            to.key("account");
+            to.string(account);
+            to.key("model");
+            to.string(model);
+            to.key("max");
+            max.write_to(to);
         })?;
         Ok(Hold { hold: v.member("hold").bytes(), amount: v.member("amount").bytes() })
     }
@@ -354,22 +354,22 @@ impl Host {
     /// hold.
     pub fn settle(&mut self, hold: impl Octets, usage: Value, estimated: bool, tags: impl ToValue) -> Asked<Receipt<'_>> {
         let v = self.value(SETTLE, |to| {
-            object(to, 4);
-            to.sized(|to| "hold".put(to));
-            string(to, hold);
-            to.sized(|to| "usage".put(to));
-            usage.write(to);
-            to.sized(|to| "estimated".put(to));
-            estimated.write(to);
-            to.sized(|to| "tags".put(to));
-            tags.write(to);
+            to.object(4);
+            to.key("hold");
+            to.string(hold);
+            to.key("usage");
+            usage.write_to(to);
+            to.key("estimated");
+            estimated.write_to(to);
+            to.key("tags");
+            tags.write_to(to);
         })?;
         Ok(Receipt { amount: v.member("amount").bytes(), balance: v.member("balance").bytes() })
     }
 
     /// Gives back what a hold reserved, for a call that was never served (grant ledger). [`Error::NotFound`]: no such hold.
     pub fn release(&mut self, hold: impl Octets) -> Asked<()> {
-        self.call(RELEASE, |to| hold.put(to))?;
+        self.call(RELEASE, |to| hold.put_to(to))?;
         Ok(())
     }
 }

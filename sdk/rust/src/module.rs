@@ -71,12 +71,12 @@ fn fail(result: &mut Result, outcome: crate::Outcome) {
 struct Printable<'a>(&'a str);
 
 impl Octets for Printable<'_> {
-    fn put(&self, to: &mut crate::Writer) {
+    fn put_to(&self, to: &mut crate::Writer) {
         for part in self.0.split_inclusive(char::is_control) {
             let text = part.trim_end_matches(char::is_control);
-            to.put(text.as_bytes());
+            to.append(text.as_bytes());
             if text.len() < part.len() {
-                to.put(b" ");
+                to.append(b" ");
             }
         }
     }
@@ -292,7 +292,7 @@ impl<P: Plugin> Instance<P> {
 
     /// An instance of a plugin that asks backend.
     pub fn new(plugin: P, backend: std::boxed::Box<dyn crate::Backend>) -> Self {
-        Instance { plugin, host: Host::new(backend), result: Result::new(crate::writer::Writer::empty()) }
+        Instance { plugin, host: Host::new(backend), result: Result::new(crate::writer::Writer::new()) }
     }
 
     /// Hands a frame to the plugin and returns what it decided: the action, and the operations as `sdk/ABI.md` lays them out.

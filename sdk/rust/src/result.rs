@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use crate::module::Action;
-use crate::value::{object, string, ToValue};
+use crate::value::ToValue;
 use crate::writer::{Octets, Writer};
 
 /// What the plugin decides. As it is given to [`crate::Plugin::on`] it means: go on, change nothing. Operations take effect
@@ -48,7 +48,7 @@ impl Result {
         self.long |= length != key.len();
         let at = to.len();
         to.u64(u64::from(code) | (length as u64) << 16);
-        to.put(&key.as_bytes()[..length]);
+        to.append(&key.as_bytes()[..length]);
         let begin = to.len();
         value(to);
         to.set_u32(at + 4, to.len().wrapping_sub(begin) as u32);
@@ -57,12 +57,12 @@ impl Result {
     /// Sets a header field: the request's before the response phase, then the response's, and the answer's together with
     /// [`Result::respond`]. The name is in lower case.
     pub fn set_header(&mut self, name: &str, value: impl Octets) {
-        self.operation(HEADER_SET, name, |to| value.put(to));
+        self.operation(HEADER_SET, name, |to| value.put_to(to));
     }
 
     /// Adds a field and keeps those of the same name.
     pub fn add_header(&mut self, name: &str, value: impl Octets) {
-        self.operation(HEADER_ADD, name, |to| value.put(to));
+        self.operation(HEADER_ADD, name, |to| value.put_to(to));
     }
 
     /// Removes every field of that name.
@@ -74,12 +74,12 @@ impl Result {
     /// identity.scopes in authenticate, targets in route), or one of the plugin's own, written `self.name`, a string, which
     /// expressions read as `attribute["<plugin>.name"]`.
     pub fn set_attribute(&mut self, name: &str, value: impl ToValue) {
-        self.operation(ATTRIBUTE, name, |to| value.write(to));
+        self.operation(ATTRIBUTE, name, |to| value.write_to(to));
     }
 
     /// Puts a body in the place of the octets [`crate::Event::body`] gave.
     pub fn replace_body(&mut self, body: impl Octets) {
-        self.operation(BODY_REPLACE, "", |to| body.put(to));
+        self.operation(BODY_REPLACE, "", |to| body.put_to(to));
     }
 
     /// Cuts octets out of what [`crate::Event::body`] gave and puts others there. Splices ascend and do not overlap.
@@ -87,7 +87,7 @@ impl Result {
         self.operation(BODY_SPLICE, "", |to| {
             to.u32(offset.min(u32::MAX as usize) as u32);
             to.u32(cut.min(u32::MAX as usize) as u32);
-            put.put(to);
+            put.put_to(to);
         });
     }
 
@@ -104,19 +104,19 @@ impl Result {
         self.action = Action::Respond;
         self.operation(RESPOND, code, |to| {
             to.u16(status);
-            detail.put(to);
+            detail.put_to(to);
         });
     }
 
     /// Gives the answer of [`Result::respond`] a body of its own instead of a problem document.
     pub fn respond_body(&mut self, content_type: &str, body: impl Octets) {
-        self.operation(RESPOND_BODY, content_type, |to| body.put(to));
+        self.operation(RESPOND_BODY, content_type, |to| body.put_to(to));
     }
 
     /// Keeps octets (at most 64 KiB) for the next events of the exchange at any stage of this plugin in the same policy;
     /// they replace what was carried before.
     pub fn carry(&mut self, octets: impl Octets) {
-        self.operation(CARRY, "", |to| octets.put(to));
+        self.operation(CARRY, "", |to| octets.put_to(to));
     }
 
     /// Adds n, at least 0, to the plugin's counter of that name (a-z, 0-9 and _), which the gateway shows in its metrics.
@@ -135,7 +135,7 @@ impl Result {
     pub fn fetch(&mut self, name: &str, fetch: &Fetch) {
         self.operation(FETCH, name, |to| {
             let at = to.len();
-            object(to, 0);
+            to.object(0);
             let mut members = 0;
             for (key, value) in [
                 ("url", fetch.url.as_bytes()),
@@ -145,8 +145,8 @@ impl Result {
                 ("body", fetch.body),
             ] {
                 if !value.is_empty() {
-                    to.sized(|to| key.put(to));
-                    string(to, value);
+                    to.key(key);
+                    to.string(value);
                     members += 1;
                 }
             }
@@ -156,17 +156,17 @@ impl Result {
                 ("max", i64::from(fetch.max)),
             ] {
                 if n != 0 {
-                    to.sized(|to| key.put(to));
-                    n.write(to);
+                    to.key(key);
+                    n.write_to(to);
                     members += 1;
                 }
             }
             if !fetch.headers.is_empty() {
-                to.sized(|to| "headers".put(to));
-                object(to, fetch.headers.len());
+                to.key("headers");
+                to.object(fetch.headers.len());
                 for (name, value) in fetch.headers {
-                    to.sized(|to| name.put(to));
-                    string(to, value);
+                    to.key(name);
+                    to.string(value);
                 }
                 members += 1;
             }

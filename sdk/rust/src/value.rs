@@ -1,6 +1,6 @@
 //! Values: what configurations, attributes, arguments and the host's answers are made of.
 
-use crate::writer::{Octets, Writer};
+use crate::writer::Writer;
 
 /// What a [`Value`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,9 +24,9 @@ pub enum Kind {
 const BOOL: u8 = 1;
 const INT: u8 = 2;
 const FLOAT: u8 = 3;
-const STRING: u8 = 4;
-const LIST: u8 = 5;
-const OBJECT: u8 = 6;
+pub(crate) const STRING: u8 = 4;
+pub(crate) const LIST: u8 = 5;
+pub(crate) const OBJECT: u8 = 6;
 
 /// How deep values nest at most.
 const DEPTH: usize = 32;
@@ -220,44 +220,44 @@ pub(crate) fn prefixed(run: &[u8]) -> Option<(&[u8], &[u8])> {
 /// [`Value`], and an [`Object`]. `()` and None are null.
 pub trait ToValue {
     /// Appends itself, encoded.
-    fn write(&self, to: &mut Writer);
+    fn write_to(&self, to: &mut Writer);
 }
 
 impl<T: ToValue + ?Sized> ToValue for &T {
-    fn write(&self, to: &mut Writer) {
-        (**self).write(to);
+    fn write_to(&self, to: &mut Writer) {
+        (**self).write_to(to);
     }
 }
 
 impl ToValue for () {
-    fn write(&self, to: &mut Writer) {
+    fn write_to(&self, to: &mut Writer) {
         to.octet(0);
     }
 }
 
 impl<T: ToValue> ToValue for Option<T> {
-    fn write(&self, to: &mut Writer) {
+    fn write_to(&self, to: &mut Writer) {
         match self {
-            Some(v) => v.write(to),
+            Some(v) => v.write_to(to),
             None => to.octet(0),
         }
     }
 }
 
 impl ToValue for Value<'_> {
-    fn write(&self, to: &mut Writer) {
-        to.put(if self.raw.is_empty() { &[0] } else { self.raw });
+    fn write_to(&self, to: &mut Writer) {
+        to.append(if self.raw.is_empty() { &[0] } else { self.raw });
     }
 }
 
 impl ToValue for bool {
-    fn write(&self, to: &mut Writer) {
-        to.put(&[BOOL, *self as u8]);
+    fn write_to(&self, to: &mut Writer) {
+        to.append(&[BOOL, *self as u8]);
     }
 }
 
 impl ToValue for i64 {
-    fn write(&self, to: &mut Writer) {
+    fn write_to(&self, to: &mut Writer) {
         to.octet(INT);
         to.u64(*self as u64);
     }
@@ -266,8 +266,8 @@ impl ToValue for i64 {
 macro_rules! ints {
     ($($int:ty)*) => {$(
         impl ToValue for $int {
-            fn write(&self, to: &mut Writer) {
-                (*self as i64).write(to);
+            fn write_to(&self, to: &mut Writer) {
+                (*self as i64).write_to(to);
             }
         }
     )*};
@@ -275,70 +275,63 @@ macro_rules! ints {
 ints!(i32 u16 u32);
 
 impl ToValue for f64 {
-    fn write(&self, to: &mut Writer) {
+    fn write_to(&self, to: &mut Writer) {
         to.octet(FLOAT);
-        to.put(&self.to_le_bytes());
+        to.append(&self.to_le_bytes());
     }
 }
 
-/// Writes a string of what `octets` writes.
-pub(crate) fn string(to: &mut Writer, octets: impl Octets) {
-    to.octet(STRING);
-    to.sized(|to| octets.put(to));
-}
-
 impl ToValue for str {
-    fn write(&self, to: &mut Writer) {
-        string(to, self);
+    fn write_to(&self, to: &mut Writer) {
+        to.string(self);
     }
 }
 
 impl ToValue for [u8] {
-    fn write(&self, to: &mut Writer) {
-        string(to, self);
+    fn write_to(&self, to: &mut Writer) {
+        to.string(self);
     }
 }
 
 impl<const N: usize> ToValue for [u8; N] {
-    fn write(&self, to: &mut Writer) {
-        string(to, self);
+    fn write_to(&self, to: &mut Writer) {
+        to.string(self);
     }
 }
 
 #[cfg(feature = "alloc")]
 impl ToValue for crate::module::String {
-    fn write(&self, to: &mut Writer) {
-        string(to, self);
+    fn write_to(&self, to: &mut Writer) {
+        to.string(self);
     }
 }
 
 #[cfg(feature = "alloc")]
 impl ToValue for crate::module::Vec<u8> {
-    fn write(&self, to: &mut Writer) {
-        string(to, self);
+    fn write_to(&self, to: &mut Writer) {
+        to.string(self);
     }
 }
 
 impl<T: ToValue> ToValue for [T] {
-    fn write(&self, to: &mut Writer) {
-        to.octet(LIST);
-        to.u32(self.len() as u32);
+    fn write_to(&self, to: &mut Writer) {
+        to.list(self.len());
         for v in self {
-            v.write(to);
+            v.write_to(to);
         }
     }
 }
 
 impl<T: ToValue, const N: usize> ToValue for [T; N] {
-    fn write(&self, to: &mut Writer) {
-        self.as_slice().write(to);
+    fn write_to(&self, to: &mut Writer) {
+        self.as_slice().write_to(to);
     }
 }
 
 #[cfg(feature = "alloc")]
 impl<T: ToValue> ToValue for crate::module::Vec<T> {
-    fn write(&self, to: &mut Writer) {
-        self.as_slice().write(to);
+    fn write_to(&self, to: &mut Writer) {
+        self.as_slice().write_to(to);
     }
 }
 
@@ -353,17 +346,11 @@ impl<T: ToValue> ToValue for crate::module::Vec<T> {
 pub struct Object<'a>(pub &'a [(&'a str, &'a dyn ToValue)]);
 
 impl ToValue for Object<'_> {
-    fn write(&self, to: &mut Writer) {
-        object(to, self.0.len());
+    fn write_to(&self, to: &mut Writer) {
+        to.object(self.0.len());
         for (key, v) in self.0 {
-            to.sized(|to| key.put(to));
-            v.write(to);
+            to.key(key);
+            v.write_to(to);
         }
     }
-}
-
-/// Writes an object's head; that many members follow, each a key and a value.
-pub(crate) fn object(to: &mut Writer, members: usize) {
-    to.octet(OBJECT);
-    to.u32(members as u32);
 }

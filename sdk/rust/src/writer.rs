@@ -1,9 +1,10 @@
 //! What results and questions are written with.
 
 use crate::module;
+use crate::value::{ToValue, LIST, OBJECT, STRING};
 
-/// A buffer that octets are appended to. That of a [`crate::Result`] grows to 16,777,215 octets; when it can not hold more,
-/// it remembers so, and the event fails.
+/// A buffer that octets are appended to, also without an allocator. It grows to 16,777,215 octets. What does not fit is left
+/// out, and [`Writer::full`] says so; when it is a [`crate::Result`]'s, the event fails.
 pub struct Writer {
     address: *mut u8,
     length: usize,
@@ -31,8 +32,7 @@ impl Writer {
     }
 
     /// A writer with no memory yet.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub(crate) const fn empty() -> Writer {
+    pub const fn new() -> Writer {
         Writer { address: core::ptr::null_mut(), length: 0, capacity: 0, grows: true, owned: false, full: false }
     }
 
@@ -42,7 +42,8 @@ impl Writer {
         then(&mut Writer { address, length: 0, capacity, grows: false, owned: false, full: false })
     }
 
-    pub(crate) fn clear(&mut self) {
+    /// Drops what was written, and keeps the memory for what comes.
+    pub fn clear(&mut self) {
         self.length = 0;
         self.full = false;
     }
@@ -69,16 +70,22 @@ impl Writer {
     }
 
     /// Reports that something did not fit.
-    pub(crate) fn full(&self) -> bool {
+    pub fn full(&self) -> bool {
         self.full
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// How many octets were written.
+    pub fn len(&self) -> usize {
         self.length
     }
 
+    /// Reports that nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
     /// What was written.
-    pub(crate) fn octets(&self) -> &[u8] {
+    pub fn octets(&self) -> &[u8] {
         if self.length == 0 {
             return &[];
         }
@@ -88,7 +95,7 @@ impl Writer {
 
     /// Appends octets.
     #[inline]
-    pub fn put(&mut self, octets: &[u8]) {
+    pub fn append(&mut self, octets: &[u8]) {
         let n = octets.len();
         if n > self.capacity - self.length && !self.grow(n) {
             if !self.grows {
@@ -106,24 +113,57 @@ impl Writer {
         self.length += octets.len();
     }
 
+    /// Appends a text, octets, or several one after the other.
+    pub fn put(&mut self, octets: impl Octets) {
+        octets.put_to(self);
+    }
+
+    /// Appends an encoded value.
+    pub fn value(&mut self, value: impl ToValue) {
+        value.write_to(self);
+    }
+
+    /// Appends the head of a list; that many values follow.
+    pub fn list(&mut self, members: usize) {
+        self.octet(LIST);
+        self.u32(members as u32);
+    }
+
+    /// Appends the head of an object; that many times a key and a value follow.
+    pub fn object(&mut self, members: usize) {
+        self.octet(OBJECT);
+        self.u32(members as u32);
+    }
+
+    /// Appends the key of an object's member.
+    pub fn key(&mut self, key: impl Octets) {
+        self.sized(|to| key.put_to(to));
+    }
+
+    /// Appends a string, of a text, octets, or several one after the other.
+    pub fn string(&mut self, octets: impl Octets) {
+        self.octet(STRING);
+        self.key(octets);
+    }
+
     #[inline]
     pub(crate) fn octet(&mut self, v: u8) {
-        self.put(&[v]);
+        self.append(&[v]);
     }
 
     #[inline]
     pub(crate) fn u16(&mut self, v: u16) {
-        self.put(&v.to_le_bytes());
+        self.append(&v.to_le_bytes());
     }
 
     #[inline]
     pub(crate) fn u32(&mut self, v: u32) {
-        self.put(&v.to_le_bytes());
+        self.append(&v.to_le_bytes());
     }
 
     #[inline]
     pub(crate) fn u64(&mut self, v: u64) {
-        self.put(&v.to_le_bytes());
+        self.append(&v.to_le_bytes());
     }
 
     /// Appends what `what` writes, with its length, a u32, before it.
@@ -182,6 +222,18 @@ impl Writer {
     }
 }
 
+impl Default for Writer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Octets for Writer {
+    fn put_to(&self, to: &mut Writer) {
+        to.append(self.octets());
+    }
+}
+
 impl Drop for Writer {
     fn drop(&mut self) {
         self.release();
@@ -190,7 +242,7 @@ impl Drop for Writer {
 
 impl core::fmt::Write for Writer {
     fn write_str(&mut self, s: &str) -> core::fmt::Result {
-        self.put(s.as_bytes());
+        self.append(s.as_bytes());
         Ok(())
     }
 }
@@ -199,48 +251,48 @@ impl core::fmt::Write for Writer {
 /// such things, which is written one after the other, as `("Bearer ", token)`.
 pub trait Octets {
     /// Appends itself.
-    fn put(&self, to: &mut Writer);
+    fn put_to(&self, to: &mut Writer);
 }
 
 impl Octets for [u8] {
     #[inline]
-    fn put(&self, to: &mut Writer) {
-        to.put(self);
+    fn put_to(&self, to: &mut Writer) {
+        to.append(self);
     }
 }
 
 impl<const N: usize> Octets for [u8; N] {
     #[inline]
-    fn put(&self, to: &mut Writer) {
-        to.put(self);
+    fn put_to(&self, to: &mut Writer) {
+        to.append(self);
     }
 }
 
 impl Octets for str {
     #[inline]
-    fn put(&self, to: &mut Writer) {
-        to.put(self.as_bytes());
+    fn put_to(&self, to: &mut Writer) {
+        to.append(self.as_bytes());
     }
 }
 
 #[cfg(feature = "alloc")]
 impl Octets for module::String {
     #[inline]
-    fn put(&self, to: &mut Writer) {
-        to.put(self.as_bytes());
+    fn put_to(&self, to: &mut Writer) {
+        to.append(self.as_bytes());
     }
 }
 
 #[cfg(feature = "alloc")]
 impl Octets for module::Vec<u8> {
     #[inline]
-    fn put(&self, to: &mut Writer) {
-        to.put(self);
+    fn put_to(&self, to: &mut Writer) {
+        to.append(self);
     }
 }
 
 impl Octets for core::fmt::Arguments<'_> {
-    fn put(&self, to: &mut Writer) {
+    fn put_to(&self, to: &mut Writer) {
         // A Writer's write_str gives no error; a full one remembers.
         let _ = core::fmt::write(to, *self);
     }
@@ -248,39 +300,39 @@ impl Octets for core::fmt::Arguments<'_> {
 
 impl<T: Octets + ?Sized> Octets for &T {
     #[inline]
-    fn put(&self, to: &mut Writer) {
-        (**self).put(to);
+    fn put_to(&self, to: &mut Writer) {
+        (**self).put_to(to);
     }
 }
 
 impl Octets for u64 {
-    fn put(&self, to: &mut Writer) {
+    fn put_to(&self, to: &mut Writer) {
         let (mut digits, mut at, mut n) = ([0u8; 20], 20, *self);
         loop {
             at -= 1;
             digits[at] = b'0' + (n % 10) as u8;
             n /= 10;
             if n == 0 {
-                return to.put(&digits[at..]);
+                return to.append(&digits[at..]);
             }
         }
     }
 }
 
 impl Octets for i64 {
-    fn put(&self, to: &mut Writer) {
+    fn put_to(&self, to: &mut Writer) {
         if *self < 0 {
             to.octet(b'-');
         }
-        self.unsigned_abs().put(to);
+        self.unsigned_abs().put_to(to);
     }
 }
 
 macro_rules! numbers {
     ($($small:ty as $large:ty),*) => {$(
         impl Octets for $small {
-            fn put(&self, to: &mut Writer) {
-                (*self as $large).put(to);
+            fn put_to(&self, to: &mut Writer) {
+                (*self as $large).put_to(to);
             }
         }
     )*};
@@ -291,10 +343,10 @@ macro_rules! tuples {
     ($(($($name:ident)+))*) => {$(
         impl<$($name: Octets),+> Octets for ($($name,)+) {
             #[inline]
-            fn put(&self, to: &mut Writer) {
+            fn put_to(&self, to: &mut Writer) {
                 #[allow(non_snake_case)]
                 let ($($name,)+) = self;
-                $($name.put(to);)+
+                $($name.put_to(to);)+
             }
         }
     )*};
