@@ -311,21 +311,24 @@ func (h *Host) ForgetAccount(account string) {
 
 // Status is what the admin API shows of a pool.
 type Status struct {
-	Plugin    string `json:"plugin"`
-	Digest    string `json:"digest"` // SHA-256 of the module
-	ABI       string `json:"abi"`
-	Version   string `json:"version"` // of the manifest
-	Stages    int    `json:"stages"`
-	Instances int    `json:"instances"`
-	Busy      int    `json:"busy"`
-	Limit     int    `json:"limit"` // most instances at once
-	Waiting   int    `json:"waiting"`
-	Memory    int64  `json:"memory"` // octets of linear memory of all instances, as of their last event
-	Calls     int64  `json:"calls"`
-	Faults    int64  `json:"faults"`
-	Broken    bool   `json:"broken"` // failed several times in a row and rests
-	State     int64  `json:"state"`  // octets of shared state
-	Cache     int64  `json:"cache"`  // octets of cached answers
+	Plugin    string         `json:"plugin"`
+	Digest    string         `json:"digest"` // SHA-256 of the module
+	ABI       string         `json:"abi"`
+	Version   string         `json:"version"` // of the manifest
+	Stages    int            `json:"stages"`
+	Instances int            `json:"instances"`
+	Busy      int            `json:"busy"`
+	Limit     int            `json:"limit"` // most instances at once
+	Waiting   int            `json:"waiting"`
+	Memory    int64          `json:"memory"`          // octets of linear memory of all instances, as of their last event
+	Compile   float64        `json:"compile_seconds"` // what admission and compilation took
+	Calls     int64          `json:"calls"`
+	Fuel      int64          `json:"fuel"` // used by all events, in units of about one instruction
+	Faults    int64          `json:"faults"`
+	Kinds     map[Kind]int64 `json:"faults_by_kind"`
+	Broken    bool           `json:"broken"` // failed several times in a row and rests
+	State     int64          `json:"state"`  // octets of shared state
+	Cache     int64          `json:"cache"`  // octets of cached answers
 }
 
 // Status lists the pools that are loaded, by plugin.

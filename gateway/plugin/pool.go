@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"strings"
 	"sync"
@@ -53,7 +54,7 @@ type pool struct {
 	front  ABI
 	limits config.PluginLimits // none is zero
 
-	calls, faults, fuel atomic.Int64
+	calls, fuel atomic.Int64
 
 	mu      sync.Mutex
 	closed  bool
@@ -62,6 +63,7 @@ type pool struct {
 	waiters []*waiter
 	drained chan struct{} // closed when closed and total is 0
 	memory  int64
+	faults  map[Kind]int64
 
 	inRow   int // faults in a row
 	rest    time.Duration
@@ -90,7 +92,7 @@ func (h *Host) newPool(ctx context.Context, key string, p *config.Plugin, stages
 	}
 	made := &pool{
 		host: h, key: key, refs: 1, plugin: p, stages: stages, code: c, module: module, front: front,
-		limits: limitsOf(p), drained: make(chan struct{}),
+		limits: limitsOf(p), drained: make(chan struct{}), faults: map[Kind]int64{},
 	}
 	if made.limits.Instances <= 0 {
 		made.limits.Instances = 2 * runtime.GOMAXPROCS(0)
@@ -208,8 +210,7 @@ func (p *pool) call(ctx context.Context, ev *Event, res *Result) error {
 	p.calls.Add(1)
 	i, err := p.take(ctx, phase)
 	if err != nil {
-		p.faults.Add(1)
-		return err
+		return p.failing(err)
 	}
 	i.session.Begin(ctx, ev.Exchange)
 	i.session.grown = false
@@ -229,20 +230,30 @@ func (p *pool) call(ctx context.Context, ev *Event, res *Result) error {
 		p.give(i, true)
 		return nil
 	}
-	p.faults.Add(1)
 	if err == nil {
 		// The plugin said itself that it failed: it is in order, and may go on.
 		_, _, detail, _, _ := res.Respond()
 		res.Reset()
 		res.Fuel = used
 		p.give(i, true)
-		return &Fault{Plugin: p.plugin.Name, Phase: phase, Kind: Refused, Detail: printable([]byte(detail))}
+		return p.failing(&Fault{Plugin: p.plugin.Name, Phase: phase, Kind: Refused, Detail: printable([]byte(detail))})
 	}
 	f := p.fault(phase, i.session, p.limits.CPU, err)
 	res.Reset()
 	res.Fuel = used
 	p.give(i, false)
-	return f
+	return p.failing(f)
+}
+
+// failing counts a fault, by its kind.
+func (p *pool) failing(err error) error {
+	f := new(Fault)
+	if errors.As(err, &f) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.faults[f.Kind]++
+	}
+	return err
 }
 
 // take gets an instance: a free one, a new one, or the next one that is given back.
@@ -468,9 +479,13 @@ func (p *pool) close(ctx context.Context) error {
 func (p *pool) status() Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return Status{
+	st := Status{
 		Plugin: p.plugin.Name, Digest: p.code.Digest, ABI: p.front.Name(), Version: p.plugin.Manifest.Version, Stages: len(p.stages),
 		Instances: p.total, Busy: p.total - len(p.free), Limit: p.limits.Instances, Waiting: len(p.waiters), Memory: p.memory,
-		Calls: p.calls.Load(), Faults: p.faults.Load(), Broken: p.inRow >= failures,
+		Compile: p.code.Took.Seconds(), Calls: p.calls.Load(), Fuel: p.fuel.Load(), Kinds: maps.Clone(p.faults), Broken: p.inRow >= failures,
 	}
+	for _, n := range p.faults {
+		st.Faults += n
+	}
+	return st
 }

@@ -302,7 +302,7 @@ func (r *Run) hand(ctx context.Context, s *stage, until time.Time) error {
 	start := time.Now()
 	r.wait = deadline{Context: ctx, at: until}
 	err := s.caller.Call(&r.wait, &r.event, &r.result)
-	s.metrics.Call(time.Since(start))
+	s.metrics.Call(time.Since(start), r.result.Fuel)
 	return err
 }
 

@@ -192,6 +192,9 @@ func (s *Server) finish(ctx context.Context, span trace.Span, m *telemetry.Route
 	if x.Answered != "" {
 		list = append(list, slog.String("stage", x.Answered))
 	}
+	if x.Fuel > 0 {
+		list = append(list, slog.Int64("fuel", x.Fuel))
+	}
 	if x.Receipt != nil {
 		list = append(list, slog.String("model", x.Receipt.Model), slog.Int64("prompt", x.Usage.Prompt()),
 			slog.Int64("completion", x.Usage.Completion()), slog.Bool("estimated", x.Usage.Estimated))

@@ -100,6 +100,7 @@ func New(ctx context.Context, c Config, cfg *config.Config) (_ *Server, err erro
 		return nil, err
 	}
 	undo = append(undo, s.host.Close)
+	s.telemetry.Metrics.Plugins(s.pluginStates)
 	s.boot = cfg.Gateway.Name + "-" + strconv.FormatInt(time.Now().UnixMilli(), 36) + "-"
 	s.forwarder = proxy.New(proxy.Config{Log: c.Telemetry.Log})
 	first, err := s.build(ctx, cfg, nil)
@@ -299,6 +300,20 @@ func (s *Server) Config() *config.Config { return s.current.Load().config }
 
 // Plugins tells of every plugin in use.
 func (s *Server) Plugins() []plugin.Status { return s.host.Status() }
+
+// pluginStates adds up, for the metrics, what pools of one plugin have: for a moment after a reload there are two.
+func (s *Server) pluginStates() []telemetry.PluginState {
+	var list []telemetry.PluginState
+	for _, p := range s.host.Status() { // in the order of names
+		if n := len(list); n == 0 || list[n-1].Plugin != p.Plugin {
+			list = append(list, telemetry.PluginState{Plugin: p.Plugin, State: p.State})
+		}
+		sum := &list[len(list)-1]
+		sum.Instances, sum.Busy, sum.Limit, sum.Waiting = sum.Instances+p.Instances, sum.Busy+p.Busy, sum.Limit+p.Limit, sum.Waiting+p.Waiting
+		sum.Memory, sum.Compile, sum.Resting = sum.Memory+p.Memory, max(sum.Compile, p.Compile), sum.Resting || p.Broken
+	}
+	return list
+}
 
 // Upstreams tells of every upstream's endpoints.
 func (s *Server) Upstreams() map[string][]upstream.EndpointStatus {

@@ -23,6 +23,7 @@ type Metrics struct {
 	attempts      *prometheus.CounterVec
 	pluginCalls   *prometheus.CounterVec
 	pluginSeconds *prometheus.CounterVec
+	pluginFuel    *prometheus.CounterVec
 	pluginFaults  *prometheus.CounterVec
 	pluginMeters  *prometheus.CounterVec
 	fetches       *prometheus.CounterVec
@@ -90,6 +91,8 @@ func newMetrics(version string) *Metrics {
 			Help: "Events handed to a plugin."}, []string{"plugin", "phase"}),
 		pluginSeconds: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_plugin_seconds_total",
 			Help: "Time plugins took for their events, waiting for an instance included."}, []string{"plugin", "phase"}),
+		pluginFuel: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_plugin_fuel_total",
+			Help: "CPU plugins used for their events, in units of about one instruction."}, []string{"plugin", "phase"}),
 		pluginFaults: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_plugin_faults_total",
 			Help: "Events a plugin failed at, by kind."}, []string{"plugin", "phase", "kind"}),
 		pluginMeters: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_plugin_meter_total",
@@ -115,7 +118,7 @@ func newMetrics(version string) *Metrics {
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "postern_build_info", Help: "Always 1."}, []string{"version"})
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build,
-		m.requests, m.duration, m.inFlight, m.sent, m.problems, m.attempts, m.pluginCalls, m.pluginSeconds, m.pluginFaults,
+		m.requests, m.duration, m.inFlight, m.sent, m.problems, m.attempts, m.pluginCalls, m.pluginSeconds, m.pluginFuel, m.pluginFaults,
 		m.pluginMeters, m.fetches, m.fetchSeconds, m.units, m.unsettled, m.connections, m.refused, m.reloads, m.loaded)
 	return m
 }
@@ -214,6 +217,7 @@ func (m *Metrics) Reload(ok bool) {
 type Stage struct {
 	calls   prometheus.Counter
 	seconds prometheus.Counter
+	fuel    prometheus.Counter
 	faults  *prometheus.CounterVec
 	meters  *prometheus.CounterVec
 	names   *words
@@ -224,16 +228,18 @@ func (m *Metrics) Stage(plugin, phase string) *Stage {
 	return &Stage{
 		calls:   m.pluginCalls.WithLabelValues(plugin, phase),
 		seconds: m.pluginSeconds.WithLabelValues(plugin, phase),
+		fuel:    m.pluginFuel.WithLabelValues(plugin, phase),
 		faults:  m.pluginFaults.MustCurryWith(prometheus.Labels{"plugin": plugin, "phase": phase}),
 		meters:  m.pluginMeters.MustCurryWith(prometheus.Labels{"plugin": plugin}),
 		names:   m.wordsOf("plugin", plugin),
 	}
 }
 
-// Call counts one event and the time it took.
-func (s *Stage) Call(took time.Duration) {
+// Call counts one event, the time it took and the fuel it used.
+func (s *Stage) Call(took time.Duration, fuel int64) {
 	s.calls.Inc()
 	s.seconds.Add(took.Seconds())
+	s.fuel.Add(float64(fuel))
 }
 
 // Fault counts an event the plugin failed at.

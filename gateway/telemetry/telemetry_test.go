@@ -66,9 +66,12 @@ func TestMetrics(t *testing.T) {
 	m.Refused("public", "bad_request")
 	m.Reload(true)
 	m.Reload(false)
-	s.Call(time.Millisecond)
+	s.Call(time.Millisecond, 1234)
 	s.Fault("trap")
 	s.Meter("found", 3)
+	m.Plugins(func() []PluginState {
+		return []PluginState{{Plugin: "meter", Instances: 3, Busy: 2, Limit: 4, Waiting: 1, Memory: 5, State: 6, Compile: 0.5, Resting: true}, {Plugin: "redact"}}
+	})
 	m.Gauge("postern_test", "A test's.", func() float64 { return 4 }, "kind", "x")
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
@@ -83,6 +86,16 @@ func TestMetrics(t *testing.T) {
 		`postern_upstream_attempts_total{upstream="sandbox"} 2`,
 		`postern_plugin_calls_total{phase="admit",plugin="meter"} 1`,
 		`postern_plugin_seconds_total{phase="admit",plugin="meter"} 0.001`,
+		`postern_plugin_fuel_total{phase="admit",plugin="meter"} 1234`,
+		`postern_plugin_instances{plugin="meter"} 3`,
+		`postern_plugin_instances_busy{plugin="meter"} 2`,
+		`postern_plugin_instances_limit{plugin="meter"} 4`,
+		`postern_plugin_waiting{plugin="meter"} 1`,
+		`postern_plugin_memory_bytes{plugin="meter"} 5`,
+		`postern_plugin_state_bytes{plugin="meter"} 6`,
+		`postern_plugin_compile_seconds{plugin="meter"} 0.5`,
+		`postern_plugin_resting{plugin="meter"} 1`,
+		`postern_plugin_resting{plugin="redact"} 0`,
 		`postern_plugin_faults_total{kind="trap",phase="admit",plugin="meter"} 1`,
 		`postern_plugin_meter_total{meter="found",plugin="meter"} 3`,
 		`postern_model_units_total{estimated="true",model="small",unit="input"} 7`,
