@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/fetch"
 	"github.com/postern-gateway/postern/gateway/plugin"
 )
 
@@ -26,6 +27,8 @@ type World struct {
 	now      time.Time
 	random   *rand.ChaCha8
 	log      bytes.Buffer
+	fetches  map[string]fetch.Answer
+	asked    []Asked
 }
 
 // Hold is what a plugin did with one hold.
@@ -45,6 +48,9 @@ type Hold struct {
 type Config struct {
 	Accounts map[string]exchange.Identity // by the API key that is presented
 	Balances map[string]int64             // what accounts have, in whole units of the currency
+	// Fetches are the answers to fetches: by the fetch's name, its URL, or its upstream's name, a space and the path. A header's
+	// names are lower case and different.
+	Fetches map[string]fetch.Answer
 }
 
 // Stand shows a plugin host the World that was put there last, so that tests share what takes long to start. Put is called
@@ -90,7 +96,7 @@ func New(c Config) *World {
 		balances = map[string]int64{}
 	}
 	return &World{
-		accounts: c.Accounts, balances: balances, holds: map[string]*Hold{},
+		accounts: c.Accounts, balances: balances, fetches: c.Fetches, holds: map[string]*Hold{},
 		now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), random: rand.NewChaCha8([32]byte{1}),
 	}
 }
