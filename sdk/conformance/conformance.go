@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/sdk/plugintest"
@@ -41,16 +42,17 @@ func Run(t *testing.T, c Config) {
 			}, cases)
 		})
 	}
-	run("events", nil, config.PluginLimits{}, events())
-	run("values", nil, config.PluginLimits{}, values())
-	run("results", nil, config.PluginLimits{}, results())
-	run("operations", nil, config.PluginLimits{}, operations())
-	run("fetches", nil, config.PluginLimits{}, fetches())
-	run("faults", nil, config.PluginLimits{}, faults())
-	run("configurations", nil, config.PluginLimits{}, configurations())
-	run("no grants", []string{}, config.PluginLimits{}, denied())
+	usual := config.PluginLimits{CPU: 200 * time.Millisecond}
+	run("events", nil, usual, events())
+	run("values", nil, usual, values())
+	run("results", nil, usual, results())
+	run("operations", nil, usual, operations())
+	run("fetches", nil, usual, fetches())
+	run("faults", nil, usual, faults())
+	run("configurations", nil, usual, configurations())
+	run("no grants", []string{}, usual, denied())
 	// 15 MiB are hashed octet by octet, and held three times: as the frame, as the result, and by collectors as garbage.
-	run("large", nil, config.PluginLimits{Memory: 512 << 20, CPU: 4e9}, large())
+	run("large", nil, config.PluginLimits{Memory: 512 << 20, CPU: 4 * time.Second}, large())
 	t.Run("example", func(t *testing.T) { example(t, c.Example) })
 	t.Run("memory", func(t *testing.T) { flat(t, c) })
 }

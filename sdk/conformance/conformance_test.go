@@ -15,12 +15,22 @@ func calls() int {
 	return 0
 }
 
-// Each language's example and guest are built from source and pass the suite.
+// Each language's example and guest are built from source and pass the suite. What an event costs is printed.
 func TestLanguages(t *testing.T) {
+	var costs []conformance.Cost
 	for _, l := range conformance.Languages(t) {
 		t.Run(l.Name, func(t *testing.T) {
-			conformance.Run(t, conformance.Config{Guest: l.Build(t, "conformance"), Example: l.Build(t, "example"), Calls: calls()})
+			c := conformance.Config{Guest: l.Build(t, "conformance"), Example: l.Build(t, "example"), Calls: calls()}
+			conformance.Run(t, c)
+			costs = append(costs, c.Cost(t, l.Name))
 		})
+	}
+	t.Logf("what an event costs:\n%s", conformance.Table(costs))
+}
+
+func BenchmarkExample(b *testing.B) {
+	for _, l := range conformance.Languages(b) {
+		b.Run(l.Name, func(b *testing.B) { conformance.Config{Example: l.Build(b, "example")}.BenchmarkEvent(b) })
 	}
 }
 
