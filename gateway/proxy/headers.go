@@ -81,12 +81,12 @@ func (f *Forwarder) request(x *exchange.Exchange, u *upstream.Upstream) *upstrea
 			r.Header.Set("sec-websocket-key", websocketKey())
 		}
 	}
-	configured(r, u)
+	Configured(r, u)
 	return r
 }
 
-// configured sets the fields the operator gives every request to an upstream, over whatever is there.
-func configured(r *upstream.Request, u *upstream.Upstream) {
+// Configured sets the fields the operator gives every request to an upstream, over whatever is there.
+func Configured(r *upstream.Request, u *upstream.Upstream) {
 	for _, field := range u.Config().Headers {
 		name := strings.ToLower(field.Name)
 		if name == "host" {

@@ -111,7 +111,7 @@ func (c *call) attempt(ctx context.Context, u *upstream.Upstream) (*upstream.Res
 	if len(body) == 0 {
 		r.Body = nil
 	}
-	configured(r, u)
+	Configured(r, u)
 	x.Upstream = u.Name()
 	for {
 		x.Attempts++

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/fetch"
 	"github.com/postern-gateway/postern/gateway/plugin"
 	"github.com/postern-gateway/postern/gateway/policy"
 	"github.com/postern-gateway/postern/gateway/provider"
@@ -23,6 +24,7 @@ type snapshot struct {
 	tables    map[string]*route.Table[*served] // by listener
 	unmatched *telemetry.Route
 	upstreams map[string]*upstream.Upstream
+	fetchers  map[string]*fetch.Fetcher // by plugin
 	pools     []*plugin.Pool
 
 	mu      sync.Mutex
@@ -48,7 +50,7 @@ func (r *served) bodyLimit(listener string) int64 { return r.limits[listener] }
 func (s *Server) build(ctx context.Context, cfg *config.Config, old *snapshot) (made *snapshot, err error) {
 	made = &snapshot{
 		config: cfg, loaded: time.Now(), tables: map[string]*route.Table[*served]{}, unmatched: s.telemetry.Metrics.Route(""),
-		upstreams: map[string]*upstream.Upstream{}, users: 1, idle: make(chan struct{}),
+		upstreams: map[string]*upstream.Upstream{}, fetchers: map[string]*fetch.Fetcher{}, users: 1, idle: make(chan struct{}),
 	}
 	defer func() {
 		if err != nil {
@@ -69,6 +71,9 @@ func (s *Server) build(ctx context.Context, cfg *config.Config, old *snapshot) (
 		}
 		made.upstreams[u.Name] = up
 	}
+	if err := s.fetchersOf(cfg, made, old); err != nil {
+		return made, err
+	}
 	bind, err := s.load(ctx, cfg, made)
 	if err != nil {
 		return made, err
@@ -77,7 +82,7 @@ func (s *Server) build(ctx context.Context, cfg *config.Config, old *snapshot) (
 	for _, r := range cfg.Routes {
 		sv := &served{
 			Route:   r,
-			chain:   policy.New(policy.Config{Route: r, Bind: bind, Metrics: s.telemetry.Metrics, Log: s.telemetry.Log}),
+			chain:   policy.New(policy.Config{Route: r, Bind: bind, Fetcher: made.fetcher, Metrics: s.telemetry.Metrics, Log: s.telemetry.Log}),
 			metrics: s.telemetry.Metrics.Route(r.Name),
 			limits:  map[string]int64{},
 		}
@@ -170,9 +175,14 @@ func (s *Server) format(name string) provider.Format {
 	return nil
 }
 
-// close gives back what a snapshot holds, except upstreams that other has too.
+// close gives back what a snapshot holds, except what other has too.
 func (s *snapshot) close(ctx context.Context, other *snapshot) error {
 	var problems error
+	for name, f := range s.fetchers {
+		if other == nil || other.fetchers[name] != f {
+			problems = errors.Join(problems, f.Close(ctx))
+		}
+	}
 	for name, u := range s.upstreams {
 		if other != nil && other.upstreams[name] == u {
 			continue
