@@ -72,6 +72,8 @@ const (
 	emptyBlock = 0x40
 	typeI32    = 0x7f
 	typeI64    = 0x7e
+	typeF32    = 0x7d
+	typeF64    = 0x7c
 	typeFunc   = 0x70
 	typeExtern = 0x6f
 )

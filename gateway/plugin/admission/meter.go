@@ -1,6 +1,9 @@
 package admission
 
-import "fmt"
+import (
+	"bytes"
+	"fmt"
+)
 
 const (
 	// meterFunctions and meterGlobals are how many of each Meter adds.
@@ -8,6 +11,8 @@ const (
 	meterGlobals   = 2
 	// growShift makes a page that memory grows by cost 32,768 units: it is cleared, and with it now and then all is copied.
 	growShift = 15
+	// maxSpare is how many globals there may be for locals to be saved in.
+	maxSpare = 32
 )
 
 // rewriter writes a module anew.
@@ -16,23 +21,29 @@ type rewriter struct {
 	types []functionType // those of the module and more
 	plan  plan
 	lines *lineTable // nil when there is nothing to map
+	code  writer     // content of the code section
+	spare []byte     // types of globals that locals are saved in during a visit
 
-	code   writer // content of the code section
-	out    writer // the body being written
-	frames []label
-	depth  int    // open blocks of what is written
-	tight  int    // open loops that keep the fuel in a local
-	next   int    // the next segment
+	// Of the body being written:
+	out    writer
+	kinds  []byte // types of its locals
 	fuel   uint32 // the local that tight loops keep the fuel in
 	length uint32 // the local for lengths of bulk operations; the next one is for their results
+	frames []label
+	depth  int  // open blocks of what is written
+	next   int  // the next segment
+	tight  bool // within a nest of loops that keep the fuel in a local
+	nest   int  // the frame of that nest's outermost loop
 }
 
 // label is an open block of the module as it was.
 type label struct {
-	depth   int   // of the block that stands for it
-	wrapped bool  // a loop that leaves itself for the host, in three blocks more
-	root    bool  // the outermost of a nest of tight loops
-	cost    int64 // of a loop's header
+	op      byte
+	kind    blockType
+	depth   int       // of the block that stands for it
+	wrapped bool      // a loop that leaves itself for the host, in three blocks more
+	root    bool      // the outermost of a nest of tight loops
+	header  segmentOf // of a loop
 }
 
 // Meter returns the module rewritten: what is imported and exported is unchanged but for what the constants above name,
@@ -207,14 +218,34 @@ func (rw *rewriter) memorySection(w *writer) {
 
 func (rw *rewriter) globalSection(w *writer) {
 	if s := rw.m.find(secGlobal); s != nil {
-		rw.m.globalSection(rw.reader(s), w)
+		rw.m.globalSection(rw.reader(s), w, meterGlobals+len(rw.spare))
 	} else {
-		w.u32(meterGlobals)
+		w.u32(uint32(meterGlobals + len(rw.spare)))
 	}
 	w.octet(typeI64, 1, opI64Const, 0, opEnd)
 	w.octet(typeI32, 1, opI32Const)
 	w.signed(DefaultDepth)
 	w.octet(opEnd)
+	for _, kind := range rw.spare {
+		w.octet(kind, 1)
+		w.octet(zero(kind)...)
+		w.octet(opEnd)
+	}
+}
+
+// zero is the constant a number or vector begins as.
+func zero(kind byte) []byte {
+	switch kind {
+	case typeI32:
+		return []byte{opI32Const, 0}
+	case typeI64:
+		return []byte{opI64Const, 0}
+	case typeF32:
+		return append([]byte{opF32Const}, make([]byte, 4)...)
+	case typeF64:
+		return append([]byte{opF64Const}, make([]byte, 8)...)
+	}
+	return append([]byte{opVector, vectorConst}, make([]byte, 16)...)
 }
 
 func (rw *rewriter) exportSection(w *writer) {
@@ -251,23 +282,20 @@ func (rw *rewriter) body(i int, b body) {
 	if err := p.scan(m, i, b, locals); err != nil {
 		panic(err) // Read has seen the same bytes
 	}
-	rw.frames, rw.depth, rw.tight, rw.next = rw.frames[:0], 0, 0, 1
-	rw.locals(b, uint32(locals))
+	rw.frames, rw.depth, rw.next, rw.tight = rw.frames[:0], 0, 1, false
+	rw.locals(b, m.types[m.calls[m.imported+i]].params, uint32(locals))
 	codeStart := m.find(secCode).start
 	mark := rw.lines.at(b.code-codeStart, len(w.b))
-	function := label{}
-	results := m.types[m.calls[m.imported+i]].results
-	if p.calls {
+	function := label{op: opBlock, kind: rw.kindOf(m.types[m.calls[m.imported+i]].results)}
+	if p.deep {
 		rw.enter()
-		rw.open(opBlock, rw.leaves(results))
+		rw.open(opBlock, function.kind)
 	} else {
 		function.depth = -1 // the label of the body itself
 	}
-	if cost := p.segments[0].cost; cost > 0 {
+	if cost := p.segments[0].cost; cost > 0 && !p.leaf() {
 		rw.charge(cost)
-		if !p.leaf() {
-			rw.check()
-		}
+		rw.check()
 	}
 	rw.frames = append(rw.frames, function)
 	d := decoder{reader: reader{wasm: m.wasm, at: b.code, end: b.end}, m: m, locals: locals}
@@ -285,9 +313,10 @@ func (rw *rewriter) body(i int, b body) {
 }
 
 // locals writes the body's locals with those the meter needs.
-func (rw *rewriter) locals(b body, known uint32) {
+func (rw *rewriter) locals(b body, params []byte, known uint32) {
 	r := &reader{wasm: rw.m.wasm, at: b.start, end: b.end}
 	n := r.u32()
+	rw.kinds = append(rw.kinds[:0], params...)
 	tight := false
 	for _, l := range rw.plan.loops {
 		tight = tight || l.root
@@ -301,8 +330,10 @@ func (rw *rewriter) locals(b body, known uint32) {
 	}
 	rw.out.u32(n + more)
 	for range n {
-		rw.out.u32(r.u32())
-		rw.out.octet(r.octet())
+		count, kind := r.u32(), r.octet()
+		rw.out.u32(count)
+		rw.out.octet(kind)
+		rw.kinds = append(rw.kinds, bytes.Repeat([]byte{kind}, int(count))...)
 	}
 	if tight {
 		rw.out.octet(1, typeI64)
@@ -315,8 +346,8 @@ func (rw *rewriter) locals(b body, known uint32) {
 	}
 }
 
-// leaves is the type of a block that takes nothing and leaves results.
-func (rw *rewriter) leaves(results []byte) blockType {
+// kindOf is the type of a block that takes nothing and leaves results.
+func (rw *rewriter) kindOf(results []byte) blockType {
 	switch len(results) {
 	case 0:
 		return blockType{index: -1, short: emptyBlock}
@@ -381,44 +412,82 @@ func (rw *rewriter) leave() {
 
 // charge takes a cost off the fuel.
 func (rw *rewriter) charge(cost int64) {
-	if rw.tight > 0 {
-		// The local carries the value, the global only takes it in: no load stands in the way of the next iteration.
-		rw.op(opLocalGet, rw.fuel)
-		rw.constant(opI64Const, cost)
-		rw.out.octet(opI64Sub)
-		rw.op(opLocalTee, rw.fuel)
-	} else {
-		rw.op(opGlobalGet, rw.fuelGlobal())
-		rw.constant(opI64Const, cost)
-		rw.out.octet(opI64Sub)
-	}
-	rw.op(opGlobalSet, rw.fuelGlobal())
+	get, set, variable := rw.account()
+	rw.op(get, variable)
+	rw.constant(opI64Const, cost)
+	rw.out.octet(opI64Sub)
+	rw.op(set, variable)
 }
 
 // check visits the host when the fuel is below zero.
 func (rw *rewriter) check() {
-	if rw.tight > 0 {
-		rw.op(opLocalGet, rw.fuel)
-	} else {
-		rw.op(opGlobalGet, rw.fuelGlobal())
-	}
+	get, set, variable := rw.account()
+	rw.op(get, variable)
 	rw.constant(opI64Const, 0)
 	rw.out.octet(opI64LtS)
 	rw.open(opIf, blockType{index: -1, short: emptyBlock})
-	rw.op(opGlobalGet, rw.fuelGlobal())
+	rw.op(get, variable)
 	rw.call(0)
-	if rw.tight > 0 {
-		rw.op(opLocalTee, rw.fuel)
-	}
-	rw.op(opGlobalSet, rw.fuelGlobal())
+	rw.op(set, variable)
 	rw.close()
+}
+
+// account is where the fuel is: in a local within tight loops, so that no load and store stand in the way of iterations, and
+// else in the global. What a trap within a tight loop leaves in the global is what it held before.
+func (rw *rewriter) account() (get, set byte, variable uint32) {
+	if rw.tight {
+		return opLocalGet, opLocalSet, rw.fuel
+	}
+	return opGlobalGet, opGlobalSet, rw.fuelGlobal()
+}
+
+// exit puts the fuel back into the global when a branch to that frame leaves a tight nest.
+func (rw *rewriter) exit(frame int) {
+	if rw.leaves(frame) {
+		rw.settle()
+	}
+}
+
+func (rw *rewriter) settle() {
+	rw.op(opLocalGet, rw.fuel)
+	rw.op(opGlobalSet, rw.fuelGlobal())
+}
+
+// leaves tells whether a branch to that frame leaves a tight nest.
+func (rw *rewriter) leaves(frame int) bool { return rw.tight && frame < rw.nest }
+
+// branch writes br and br_if. One that leaves a tight nest settles the fuel on that way only, where the label takes nothing.
+func (rw *rewriter) branch(in *instruction) {
+	frame := len(rw.frames) - 1 - int(in.a)
+	if in.op == opBrIf && rw.leaves(frame) && rw.arity(rw.frames[frame]) == 0 {
+		rw.open(opIf, blockType{index: -1, short: emptyBlock})
+		rw.settle()
+		rw.op(opBr, rw.target(in.a))
+		rw.close()
+		return
+	}
+	rw.exit(frame)
+	rw.op(in.op, rw.target(in.a))
+}
+
+// arity is how many values a branch to a frame takes.
+func (rw *rewriter) arity(f label) int {
+	switch {
+	case f.kind.index >= 0 && f.op == opLoop:
+		return len(rw.types[f.kind.index].params)
+	case f.kind.index >= 0:
+		return len(rw.types[f.kind.index].results)
+	case f.kind.short == emptyBlock || f.op == opLoop:
+		return 0
+	}
+	return 1
 }
 
 // segment charges for a segment that begins at that place and pays for itself. Headers of loops are charged in loop.
 func (rw *rewriter) segment(at int) {
 	p := &rw.plan
 	for ; rw.next < len(p.segments) && p.segments[rw.next].at <= at; rw.next++ {
-		if s := &p.segments[rw.next]; s.payer == rw.next && s.header < 0 && s.cost > 0 {
+		if s := &p.segments[rw.next]; s.payer == rw.next && s.header < 0 && s.cost > 0 && !p.leaf() {
 			rw.charge(s.cost)
 		}
 	}
@@ -428,7 +497,7 @@ func (rw *rewriter) instruction(d *decoder, in *instruction) {
 	switch in.op {
 	case opBlock, opIf:
 		rw.open(in.op, in.kind)
-		rw.frames = append(rw.frames, label{depth: rw.depth - 1})
+		rw.frames = append(rw.frames, label{op: in.op, kind: in.kind, depth: rw.depth - 1})
 	case opLoop:
 		rw.loop(in)
 	case opElse:
@@ -436,14 +505,22 @@ func (rw *rewriter) instruction(d *decoder, in *instruction) {
 	case opEnd:
 		rw.end()
 	case opBr, opBrIf:
-		rw.op(in.op, rw.target(in.a))
+		rw.branch(in)
 	case opBrTable:
+		// Some of the labels may leave, and nothing is lost when one does not.
+		for _, t := range d.targets {
+			if frame := len(rw.frames) - 1 - int(t); rw.leaves(frame) {
+				rw.settle()
+				break
+			}
+		}
 		rw.op(opBrTable, uint32(len(d.targets)-1))
 		for _, t := range d.targets {
 			rw.out.u32(rw.target(t))
 		}
 	case opReturn:
-		if rw.plan.calls {
+		rw.exit(0)
+		if rw.plan.deep {
 			rw.op(opBr, uint32(rw.depth-1))
 		} else {
 			rw.out.octet(opReturn)
@@ -488,15 +565,18 @@ func (rw *rewriter) target(label uint32) uint32 {
 //	    br outer
 //	  end
 //	end
+//
+// What the loop assigns is not left in locals during the visit, but put into globals: the engine would write what lives
+// across a call to its stack in every iteration.
 func (rw *rewriter) loop(in *instruction) {
 	header := rw.plan.segments[rw.next]
 	rw.next++
 	l := rw.plan.loops[header.header]
-	f := label{root: l.root, cost: header.cost}
+	f := label{op: opLoop, kind: in.kind, root: l.root, header: header}
 	if l.root {
 		rw.op(opGlobalGet, rw.fuelGlobal())
 		rw.op(opLocalSet, rw.fuel)
-		rw.tight++
+		rw.tight, rw.nest = true, len(rw.frames)
 	}
 	f.wrapped = l.tight && !l.nests && (in.kind.index < 0 || len(rw.m.types[in.kind.index].params) == 0)
 	if f.wrapped {
@@ -526,7 +606,7 @@ func (rw *rewriter) end() {
 	f := rw.frames[len(rw.frames)-1]
 	rw.frames = rw.frames[:len(rw.frames)-1]
 	switch {
-	case len(rw.frames) == 0 && rw.plan.calls:
+	case len(rw.frames) == 0 && rw.plan.deep:
 		rw.close()
 		rw.leave()
 		rw.out.octet(opEnd)
@@ -539,18 +619,64 @@ func (rw *rewriter) end() {
 	if f.wrapped {
 		rw.op(opBr, 2)
 		rw.close()
+		saved := rw.save(rw.plan.loops[f.header.header])
 		rw.op(opLocalGet, rw.fuel)
 		rw.call(0)
-		rw.constant(opI64Const, f.cost)
+		rw.constant(opI64Const, f.header.cost)
 		rw.out.octet(opI64Add)
 		rw.op(opLocalSet, rw.fuel)
+		for _, pair := range saved {
+			rw.op(opGlobalGet, pair[1])
+			rw.op(opLocalSet, pair[0])
+		}
 		rw.op(opBr, 0)
 		rw.close()
 		rw.close()
 	}
 	if f.root {
-		rw.tight--
+		rw.settle()
+		rw.tight = false
 	}
+}
+
+// save puts what a loop carries from one iteration to the next into spare globals and says where: local by local, in pairs.
+// That is what is read first and assigned later; what is assigned first would only be carried because it is saved. References
+// stay where they are, and so does what there is no global for: saving nothing would be right as well.
+func (rw *rewriter) save(l loop) (saved [][2]uint32) {
+	const read, assigned, done = 1, 2, 3
+	var used [maxSpare]bool
+	seen := make([]byte, len(rw.kinds))
+	for _, a := range rw.plan.accesses[l.from:l.to] {
+		kind := rw.kinds[a.local]
+		switch state := &seen[a.local]; {
+		case *state == 0 && a.set:
+			*state = assigned
+			continue
+		case *state == 0:
+			*state = read
+			continue
+		case *state != read || !a.set || kind == typeFunc || kind == typeExtern:
+			continue
+		default:
+			*state = done
+		}
+		i := 0
+		for i < len(rw.spare) && (used[i] || rw.spare[i] != kind) {
+			i++
+		}
+		if i == maxSpare {
+			break
+		}
+		if i == len(rw.spare) {
+			rw.spare = append(rw.spare, kind)
+		}
+		used[i] = true
+		pair := [2]uint32{a.local, rw.depthGlobal() + 1 + uint32(i)}
+		rw.op(opLocalGet, pair[0])
+		rw.op(opGlobalSet, pair[1])
+		saved = append(saved, pair)
+	}
+	return saved
 }
 
 // bulk charges for an operation before it is done: a unit for each 8 octets, or for each entry of a table. The length is on

@@ -7,12 +7,13 @@ const (
 	hostCost = 64
 	// growCost is charged for memory.grow and table.grow, whether they succeed or not.
 	growCost = 256
-	// slack is how many instructions of branches that may not be taken are charged with the code before them, so that
-	// small branches cost no instructions of their own.
+	// slack is how many instructions of branches that may not be taken are charged with the code before them, besides as
+	// many as that code has itself, so that small branches cost no instructions of their own.
 	slack = 24
-	// leafCost is what a function without loops and calls may cost in all to be charged without a check: whoever calls it
-	// checks.
+	// leafCost is what a function without loops and calls may cost in all for its callers to be charged instead of it.
 	leafCost = 64
+	// indirectCost is charged for a call through a table, whose callee may be one that charges nothing.
+	indirectCost = 16
 )
 
 // plan is what is known of a function body before it is written anew: where to charge how much, and what its loops are.
@@ -30,47 +31,58 @@ type plan struct {
 	loop     int  // the innermost open loop, -1 outside
 	dead     bool // after a branch that is always taken
 	calls    bool // calls functions of the module, directly or through a table
+	deep     bool // such as are not leaves
 	bulk     bool // works on memory or tables in bulk
 	fuel     int64
 	weight   int // frames that it counts as
-	sets     int
 	nestings int
+
+	accesses []access // of locals
 }
 
 // segmentOf a function body.
 type segmentOf struct {
 	at     int   // of its first instruction, in the module
 	cost   int64 // with what is charged here for others
-	spread int64 // of that, of others
+	spread int64 // of that, of code that may not be reached from here
 	payer  int   // the segment that is charged for it
 	header int   // the loop it is the header of, or -1
+	always bool  // is entered as often as its dominator
 }
 
 // loop is a loop of a function body.
 type loop struct {
 	parent   int
 	nests    bool // has loops in it
-	calls    bool // has calls or bulk operations in it
+	slow     bool // has calls in it, of others than leaves, or bulk operations
 	branched bool // is branched to: runs more than once
-	tight    bool // is branched to and has no calls in it
+	tight    bool // is branched to and not slow
 	root     bool // the outermost of a tight nest
+	inside   bool // within a tight nest, or its root
+	from, to int  // in plan.accesses, those in it
+}
+
+// access is of a local.
+type access struct {
+	local uint32
+	set   bool
 }
 
 // frame is an open block.
 type frame struct {
 	op       byte // of the block; opEnd for the function's own
 	segment  int  // where it was opened
-	loop     int
 	dead     bool // opened in dead code
 	branched bool // is branched to
+	farthest int  // the outermost frame that is branched to from within
 	otherway bool // an if whose else was seen
 }
 
 // scan plans a body, and so checks all of it that Read promises.
 func (p *plan) scan(m *Module, function int, b body, locals int) *Refusal {
-	*p = plan{segments: p.segments[:0], loops: p.loops[:0], frames: p.frames[:0], loop: -1}
+	*p = plan{segments: p.segments[:0], loops: p.loops[:0], frames: p.frames[:0], accesses: p.accesses[:0], loop: -1}
 	p.segments = append(p.segments, segmentOf{at: b.code, header: -1})
-	p.frames = append(p.frames, frame{op: opEnd, loop: -1})
+	p.frames = append(p.frames, frame{op: opEnd})
 	d := decoder{reader: reader{wasm: m.wasm, at: b.code, end: b.end, section: sectionName(secCode)}, m: m, locals: locals}
 	var in instruction
 	for d.more() {
@@ -105,10 +117,10 @@ func (p *plan) step(d *decoder, in *instruction) {
 		if op == opIf {
 			p.charge(1)
 		}
-		f := frame{op: op, segment: p.current, loop: p.loop, dead: p.dead}
+		f := frame{op: op, segment: p.current, dead: p.dead, farthest: len(p.frames)}
 		switch op {
 		case opLoop:
-			p.loops = append(p.loops, loop{parent: p.loop})
+			p.loops = append(p.loops, loop{parent: p.loop, from: len(p.accesses)})
 			p.loop = len(p.loops) - 1
 			p.begin(d.at, p.current)
 			p.segments[p.current].header = p.loop
@@ -142,7 +154,11 @@ func (p *plan) step(d *decoder, in *instruction) {
 			p.branch(d, in.at, label)
 		}
 		p.dead = true
-	case opReturn, opUnreachable:
+	case opReturn:
+		p.charge(1)
+		p.branch(d, in.at, uint32(len(p.frames)-1))
+		p.dead = true
+	case opUnreachable:
 		p.charge(1)
 		p.dead = true
 	default:
@@ -159,18 +175,27 @@ func (p *plan) plain(d *decoder, in *instruction) {
 		cost = 0
 	case op == opCall && int(in.a) < d.m.imported:
 		cost, slow = hostCost, true
-	case op == opCall, op == opCallIndirect:
-		p.calls, slow = true, true
+	case op == opCall:
+		p.calls = true
+		if leaf := d.m.leaf(in.a); leaf > 0 {
+			cost += leaf
+		} else {
+			p.deep, slow = true, true
+		}
+	case op == opCallIndirect:
+		p.calls, p.deep, slow, cost = true, true, true, indirectCost
 	case op == opMemoryGrow, op == opMisc && in.sub == miscTableGrow:
 		p.bulk, cost, slow = true, growCost, true
 	case op == opMisc && in.bulk():
 		p.bulk, slow = true, true
+	case op == opLocalGet:
+		p.accesses = append(p.accesses, access{local: in.a})
 	case op == opLocalSet, op == opLocalTee:
-		p.sets++
+		p.accesses = append(p.accesses, access{local: in.a, set: true})
 		p.nestings += len(p.frames)
 	}
 	if slow && p.loop >= 0 {
-		p.loops[p.loop].calls = true
+		p.loops[p.loop].slow = true
 	}
 	p.charge(cost)
 }
@@ -195,27 +220,40 @@ func (p *plan) branch(d *decoder, at int, label uint32) {
 		d.fail(at, "branch to block %d of %d", label, len(p.frames))
 		return
 	}
-	f := &p.frames[len(p.frames)-1-int(label)]
-	f.branched = true
+	target := len(p.frames) - 1 - int(label)
+	p.frames[target].branched = true
+	p.far(target)
+}
+
+// far notes in the innermost open frame what is branched to from it.
+func (p *plan) far(target int) {
+	f := &p.frames[len(p.frames)-1]
+	f.farthest = min(f.farthest, target)
 }
 
 func (p *plan) end(d *decoder) {
 	f := p.frames[len(p.frames)-1]
 	p.frames = p.frames[:len(p.frames)-1]
+	if len(p.frames) > 0 {
+		p.far(f.farthest)
+	}
+	stays := f.farthest >= len(p.frames) // all ways lead to the end
 	switch {
 	case f.op == opLoop:
 		inner := &p.loops[p.loop]
-		inner.branched = f.branched
+		inner.branched, inner.to = f.branched, len(p.accesses)
 		if p.loop = inner.parent; p.loop >= 0 {
 			outer := &p.loops[p.loop]
-			outer.nests, outer.calls = true, outer.calls || inner.calls
+			outer.nests, outer.slow = true, outer.slow || inner.slow
 		}
 		if !p.dead { // left once, however often it ran
 			p.begin(d.at, f.segment)
+			p.segments[p.current].always = stays
 		}
 	case f.branched || f.op == opIf && !f.otherway:
 		p.dead = f.dead
 		p.begin(d.at, f.segment)
+		p.segments[p.current].always = stays
 	}
 }
 
@@ -232,14 +270,22 @@ func (p *plan) close() {
 	if p.current == 0 {
 		return
 	}
-	payer := &p.segments[p.segments[s.payer].payer]
-	if s.header < 0 && payer.spread+s.cost <= slack {
+	dominator := p.segments[s.payer].payer
+	payer := &p.segments[dominator]
+	always := s.always && dominator == s.payer
+	switch {
+	case s.header >= 0:
+		s.payer = p.current
+	case always:
+		payer.cost += s.cost
+		s.payer = dominator
+	case payer.spread+s.cost <= slack+payer.cost-payer.spread:
 		payer.cost += s.cost
 		payer.spread += s.cost
-		s.payer = p.segments[s.payer].payer
-		return
+		s.payer = dominator
+	default:
+		s.payer = p.current
 	}
-	s.payer = p.current
 }
 
 // finish decides what can be decided only when the whole body is known.
@@ -252,19 +298,27 @@ func (p *plan) finish(m *Module, locals int) {
 	}
 	for i := range p.loops { // an outer loop stands before its inner ones
 		l := &p.loops[i]
-		if l.tight = l.branched && !l.calls; l.tight {
-			l.root = l.parent < 0 || !p.loops[l.parent].tight
-		}
+		l.tight = l.branched && !l.slow
+		inside := l.parent >= 0 && p.loops[l.parent].inside
+		l.root, l.inside = l.tight && !inside, l.tight || inside
 	}
 	p.weight = p.weigh(locals)
 }
 
-// leaf tells whether the body is so short that charging for it needs no check.
+// leaf tells whether the body is so short that its callers are charged for it.
 func (p *plan) leaf() bool {
 	return !p.calls && !p.bulk && len(p.loops) == 0 && p.fuel <= leafCost
 }
 
+// leafCost is what a leaf costs, 0 for what is none.
+func (p *plan) leafCost() uint8 {
+	if p.leaf() {
+		return uint8(p.fuel)
+	}
+	return 0
+}
+
 // weigh is how many frames the function counts as.
 func (p *plan) weigh(locals int) int {
-	return 1 + (locals+p.sets)/64
+	return 1 + (locals+len(p.accesses))/64
 }

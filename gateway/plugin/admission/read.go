@@ -63,7 +63,8 @@ type Module struct {
 	segments int // of data, as the data count section says
 	counted  bool
 	bodies   []body
-	locals   int // of all functions
+	leaves   []uint8 // what each costs its callers, 0 when it is charged itself
+	locals   int     // of all functions
 }
 
 // section is where a section's content stands.
@@ -99,9 +100,9 @@ func typeName(t byte) string {
 		return "i32"
 	case typeI64:
 		return "i64"
-	case 0x7d:
+	case typeF32:
 		return "f32"
-	case 0x7c:
+	case typeF64:
 		return "f64"
 	case 0x7b:
 		return "v128"
@@ -140,6 +141,14 @@ func (g global) String() string {
 type body struct{ start, code, end int }
 
 func (m *Module) functions() int { return len(m.calls) }
+
+// leaf is what a function costs its callers, 0 when it is charged itself.
+func (m *Module) leaf(function uint32) int64 {
+	if i := int(function) - m.imported; i >= 0 && i < len(m.leaves) {
+		return int64(m.leaves[i])
+	}
+	return 0
+}
 
 // renumber is the index of a function when the imports of the meter stand after the module's own.
 func (m *Module) renumber(function uint32) uint32 {
@@ -253,7 +262,7 @@ func (m *Module) parse(r *reader, id byte) {
 	case secMemory:
 		m.memorySection(r)
 	case secGlobal:
-		m.globalSection(r, nil)
+		m.globalSection(r, nil, 0)
 	case secExport:
 		m.exportSection(r, nil)
 	case secStart:
@@ -469,11 +478,10 @@ func (m *Module) global(r *reader) global {
 	return g
 }
 
-func (m *Module) globalSection(r *reader, w *writer) {
+// globalSection writes that there are so many more.
+func (m *Module) globalSection(r *reader, w *writer, more int) {
 	n := r.count("globals", 4, m.limits.Globals)
-	if w != nil {
-		w.u32(uint32(n + meterGlobals))
-	}
+	w.u32(uint32(n + more))
 	known := len(m.globals)
 	for range n {
 		g := m.global(r)
@@ -664,6 +672,7 @@ func (m *Module) codeSection(r *reader) {
 		r.fail(at, "%d functions are declared, %d have a body", defined, n)
 	}
 	var p plan
+	leaves := make([]uint8, 0, n)
 	for i := range n {
 		at := r.at
 		size := int(r.u32())
@@ -690,7 +699,9 @@ func (m *Module) codeSection(r *reader) {
 			return
 		}
 		m.bodies = append(m.bodies, b)
+		leaves = append(leaves, p.leafCost())
 	}
+	m.leaves = leaves
 }
 
 // localsOf reads how many locals function i has, its parameters included.
