@@ -130,9 +130,10 @@ func class(a netip.Addr) int {
 			prefix string
 			at     int // where the IPv4 address stands
 		}{
-			{"64:ff9b::/96", 12}, // NAT64, RFC 6052
-			{"2002::/16", 2},     // 6to4, RFC 3056
-			{"::/96", 12},        // IPv4-compatible, RFC 4291 section 2.5.5.1
+			{"64:ff9b::/96", 12},    // NAT64, RFC 6052
+			{"2002::/16", 2},        // 6to4, RFC 3056
+			{"::/96", 12},           // IPv4-compatible, RFC 4291 section 2.5.5.1
+			{"::ffff:0:0:0/96", 12}, // translated, RFC 2765
 		} {
 			if netip.MustParsePrefix(t.prefix).Contains(a) {
 				return class(netip.AddrFrom4([4]byte(b[t.at : t.at+4])))
@@ -143,23 +144,22 @@ func class(a netip.Addr) int {
 		prefix string
 		class  int
 	}{
-		{"100.64.0.0/10", private},   // shared by carriers, RFC 6598
-		{"198.18.0.0/15", private},   // benchmarks, RFC 2544
-		{"192.0.0.0/24", never},      // protocols, RFC 6890
-		{"0.0.0.0/8", never},         // this network, RFC 1122
-		{"192.0.2.0/24", never},      // documentation, RFC 5737
-		{"198.51.100.0/24", never},   // documentation
-		{"203.0.113.0/24", never},    // documentation
-		{"192.88.99.0/24", never},    // 6to4 relays, RFC 7526
-		{"240.0.0.0/4", never},       // reserved, RFC 1112, and broadcast
-		{"64:ff9b:1::/48", private},  // local NAT64, RFC 8215
-		{"fec0::/10", never},         // site-local, RFC 3879
-		{"100::/64", never},          // discarded, RFC 6666
-		{"2001::/23", never},         // protocols, and Teredo, RFC 4380
-		{"2001:db8::/32", never},     // documentation, RFC 3849
-		{"3fff::/20", never},         // documentation, RFC 9637
-		{"5f00::/16", never},         // segment routing, RFC 9602
-		{"::ffff:0:0:0/96", private}, // translated, RFC 2765
+		{"100.64.0.0/10", private},  // shared by carriers, RFC 6598
+		{"198.18.0.0/15", private},  // benchmarks, RFC 2544
+		{"192.0.0.0/24", never},     // protocols, RFC 6890
+		{"0.0.0.0/8", never},        // this network, RFC 1122
+		{"192.0.2.0/24", never},     // documentation, RFC 5737
+		{"198.51.100.0/24", never},  // documentation
+		{"203.0.113.0/24", never},   // documentation
+		{"192.88.99.0/24", never},   // 6to4 relays, RFC 7526
+		{"240.0.0.0/4", never},      // reserved, RFC 1112, and broadcast
+		{"64:ff9b:1::/48", private}, // local NAT64, RFC 8215
+		{"fec0::/10", never},        // site-local, RFC 3879
+		{"100::/64", never},         // discarded, RFC 6666
+		{"2001::/23", never},        // protocols, and Teredo, RFC 4380
+		{"2001:db8::/32", never},    // documentation, RFC 3849
+		{"3fff::/20", never},        // documentation, RFC 9637
+		{"5f00::/16", never},        // segment routing, RFC 9602
 	} {
 		if netip.MustParsePrefix(r.prefix).Contains(a) {
 			return r.class

@@ -202,46 +202,54 @@ func (f *Fetcher) do(ctx context.Context, calls []Call, names []string, answers 
 		size += int64(len(calls[i].Value))
 	}
 	room := f.hold(size)
-	flights := make([]*flight, len(calls))
-	limits := make([]time.Time, len(calls))
+	type place struct {
+		*flight
+		others bool // somebody else asked for it first
+		limit  time.Time
+	}
+	places := make([]place, len(calls))
 	for i := range calls {
 		r, err := Read(calls[i].Value)
 		switch {
 		case err != nil:
 			answers[i].Error = abi.FetchInvalid
-			f.log.Debug("a plugin's fetch is malformed", "plugin", f.plugin, "fetch", names[i], "error", err)
+			f.log.Debug("a plugin's fetch is malformed", "plugin", f.plugin, "fetch", names[i])
 		case !f.allowed(r):
+			f.log.Warn("a plugin asks for what was not granted", "plugin", f.plugin, "fetch", names[i], "to", r.where())
 		case !room:
 			answers[i].Error = abi.FetchBusy
 		default:
 			if r.Timeout <= 0 || r.Timeout > f.config.Timeout {
 				r.Timeout = f.config.Timeout
 			}
-			limits[i] = start.Add(r.Timeout)
-			flights[i], answers[i] = f.join(r, start)
+			places[i].limit = start.Add(r.Timeout)
+			places[i].flight, places[i].others, answers[i] = f.join(r, start)
 		}
-		if flights[i] == nil {
+		if places[i].flight == nil {
 			f.count(&answers[i], start)
 		}
 	}
 	var gone error
-	for i, fl := range flights {
-		if fl == nil {
+	for i := range places {
+		p, a := &places[i], &answers[i]
+		if p.flight == nil {
 			continue
 		}
 		if gone == nil {
-			answers[i], gone = fl.wait(ctx, limits[i])
+			*a, gone = p.wait(ctx, p.limit)
 		}
-		f.leave(fl)
-		if gone == nil {
-			if n := answers[i].size(); f.hold(n) {
-				size += n
-			} else {
-				answers[i] = Answer{Error: abi.FetchBusy}
-				f.held.Add(-n)
-			}
-			f.count(&answers[i], start)
+		f.leave(p.flight)
+		if gone != nil {
+			continue
 		}
+		a.Cached = p.others && a.Error == ""
+		if n := a.size(); f.hold(n) {
+			size += n
+		} else {
+			*a = Answer{Error: abi.FetchBusy}
+			f.held.Add(-n)
+		}
+		f.count(a, start)
 	}
 	done := func() { f.held.Add(-size) }
 	if gone != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -26,8 +27,9 @@ type flight struct {
 	answer  Answer // once done is closed
 }
 
-// join finds the answer to a request, or the flight that will bring it. The caller leaves the flight when it has waited.
-func (f *Fetcher) join(r *Request, now time.Time) (*flight, Answer) {
+// join finds the answer to a request, or the flight that will bring it, which may be another's. The caller leaves the flight
+// when it has waited.
+func (f *Fetcher) join(r *Request, now time.Time) (fl *flight, others bool, a Answer) {
 	var k key
 	if r.Cache > 0 {
 		k = r.key()
@@ -37,26 +39,26 @@ func (f *Fetcher) join(r *Request, now time.Time) (*flight, Answer) {
 	if r.Cache > 0 {
 		if a, ok := f.cache.get(k, r.Cache, now); ok {
 			a.Cached = true
-			return nil, a
+			return nil, false, a
 		}
 		if fl := f.flights[k]; fl != nil {
 			fl.waiters++
 			fl.age = max(fl.age, r.Cache)
-			return fl, Answer{}
+			return fl, true, Answer{}
 		}
 	}
 	switch {
 	case f.closed:
-		return nil, Answer{Error: abi.FetchUnreachable}
+		return nil, false, Answer{Error: abi.FetchUnreachable}
 	case f.pending >= f.config.Concurrent*(1+queuePerPlace):
-		return nil, Answer{Error: abi.FetchBusy}
+		return nil, false, Answer{Error: abi.FetchBusy}
 	}
 	limit := r.Timeout
 	if r.Cache > 0 {
 		limit = f.config.Timeout // others may join that have more time
 	}
 	ctx, cancel := context.WithTimeout(f.ctx, limit)
-	fl := &flight{key: k, shared: r.Cache > 0, age: r.Cache, waiters: 1, cancel: cancel, done: make(chan struct{})}
+	fl = &flight{key: k, shared: r.Cache > 0, age: r.Cache, waiters: 1, cancel: cancel, done: make(chan struct{})}
 	if fl.shared {
 		f.flights[k] = fl
 	}
@@ -65,7 +67,7 @@ func (f *Fetcher) join(r *Request, now time.Time) (*flight, Answer) {
 	own := *r
 	own.Body = bytes.Clone(r.Body)
 	f.work.Go(func() { f.fly(ctx, fl, &own) })
-	return fl, Answer{}
+	return fl, false, Answer{}
 }
 
 // fly makes the request when there is a place for it.
@@ -153,12 +155,11 @@ func (f *Fetcher) send(ctx context.Context, r *Request) Answer {
 	case errors.Is(err, ErrBusy):
 		word = abi.FetchBusy
 	}
-	// Neither the URL nor a field is logged: they may hold secrets.
-	where := r.Origin
-	if r.URL == nil {
-		where = "upstream." + r.Upstream
+	level := slog.LevelDebug // plugins are told, and metrics count
+	if word == abi.FetchDenied {
+		level = slog.LevelWarn
 	}
-	f.log.DebugContext(ctx, "a plugin's fetch failed", "plugin", f.plugin, "to", where, "outcome", word, "error", plain(err))
+	f.log.Log(ctx, level, "a plugin's fetch failed", "plugin", f.plugin, "to", r.where(), "outcome", word, "error", plain(err))
 	return Answer{Error: word}
 }
 
@@ -186,11 +187,11 @@ func read(r *Request, resp *Response) (Answer, error) {
 		body.Grow(int(resp.Length) + bytes.MinRead)
 	}
 	n, err := body.ReadFrom(io.LimitReader(resp.Body, r.Max+1))
-	switch {
-	case err != nil && !exchange.AtEnd(err):
+	if err == nil && n > r.Max {
+		err = errLarge
+	}
+	if err != nil {
 		return Answer{}, err
-	case n > r.Max:
-		return Answer{}, errLarge
 	}
 	a.Body = bytes.Clone(body.Bytes()) // as large as it is: it may be kept
 	return a, nil

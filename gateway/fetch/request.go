@@ -20,6 +20,7 @@ import (
 // Bounds of a request.
 const (
 	maxURL     = 8 << 10
+	maxName    = 64 // of an upstream
 	maxMethod  = 32
 	maxFields  = 64
 	maxHead    = 64 << 10 // octets of a request's or an answer's fields
@@ -58,7 +59,7 @@ func Read(value []byte) (*Request, error) {
 			address, err = text(key, m, maxURL)
 			to = to || m.Kind() != abi.KindNull
 		case "upstream":
-			r.Upstream, err = text(key, m, maxURL)
+			r.Upstream, err = text(key, m, maxName)
 			at = at || m.Kind() != abi.KindNull
 		case "path":
 			path, err = text(key, m, maxURL)
@@ -105,6 +106,14 @@ func Read(value []byte) (*Request, error) {
 		return r, r.address(address)
 	}
 	return r, r.path(path)
+}
+
+// where is what a log may say of where the request goes: its path and its fields may hold secrets.
+func (r *Request) where() string {
+	if r.URL == nil {
+		return "upstream." + r.Upstream
+	}
+	return r.Origin
 }
 
 // address reads where a URL leads.
