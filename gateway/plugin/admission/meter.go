@@ -11,6 +11,8 @@ const (
 	meterGlobals   = 2
 	// growShift makes a page that memory grows by cost 32,768 units: it is cleared, and with it now and then all is copied.
 	growShift = 15
+	// maxBacks is from how many places a loop may branch to itself to be charged there.
+	maxBacks = 4
 	// maxSpare is how many globals there may be for locals to be saved in.
 	maxSpare = 32
 )
@@ -40,10 +42,12 @@ type rewriter struct {
 type label struct {
 	op      byte
 	kind    blockType
-	depth   int       // of the block that stands for it
-	wrapped bool      // a loop that leaves itself for the host, in three blocks more
-	root    bool      // the outermost of a nest of tight loops
-	header  segmentOf // of a loop
+	depth   int   // of the block that stands for it
+	wrapped bool  // a loop that leaves itself for the host, in three blocks more
+	root    bool  // the outermost of a nest of tight loops
+	late    bool  // a loop that is charged where it is branched to
+	loop    loop  // what is known of a loop
+	cost    int64 // of a loop's header
 }
 
 // Meter returns the module rewritten: what is imported and exported is unchanged but for what the constants above name,
@@ -295,7 +299,9 @@ func (rw *rewriter) body(i int, b body) {
 	}
 	if cost := p.segments[0].cost; cost > 0 && !p.leaf() {
 		rw.charge(cost)
-		rw.check()
+		if !p.short() {
+			rw.check()
+		}
 	}
 	rw.frames = append(rw.frames, function)
 	d := decoder{reader: reader{wasm: m.wasm, at: b.code, end: b.end}, m: m, locals: locals}
@@ -459,6 +465,10 @@ func (rw *rewriter) leaves(frame int) bool { return rw.tight && frame < rw.nest 
 // branch writes br and br_if. One that leaves a tight nest settles the fuel on that way only, where the label takes nothing.
 func (rw *rewriter) branch(in *instruction) {
 	frame := len(rw.frames) - 1 - int(in.a)
+	if rw.frames[frame].late {
+		rw.again(in, rw.frames[frame])
+		return
+	}
 	if in.op == opBrIf && rw.leaves(frame) && rw.arity(rw.frames[frame]) == 0 {
 		rw.open(opIf, blockType{index: -1, short: emptyBlock})
 		rw.settle()
@@ -552,33 +562,38 @@ func (rw *rewriter) target(label uint32) uint32 {
 // A tight loop without others in it keeps its path free of calls, because the engine would keep room for what a call may
 // change: it leaves itself for the host and is entered again, with its state in locals as ever.
 //
+//	fuel -= cost
 //	block done
 //	  loop outer
 //	    block slow
 //	      loop            the module's own
-//	        fuel -= cost; br_if slow when fuel < 0
 //	        ...
+//	        fuel -= cost; br_if slow when fuel < 0; br loop    where it branches to itself
 //	      end
 //	      br done
 //	    end
-//	    fuel = yield(fuel) + cost, which the header takes off again
+//	    fuel = yield(fuel)
 //	    br outer
 //	  end
 //	end
 //
 // What the loop assigns is not left in locals during the visit, but put into globals: the engine would write what lives
-// across a call to its stack in every iteration.
+// across a call to its stack in every iteration. A loop that branches to itself from many places charges in its header.
 func (rw *rewriter) loop(in *instruction) {
 	header := rw.plan.segments[rw.next]
 	rw.next++
 	l := rw.plan.loops[header.header]
-	f := label{op: opLoop, kind: in.kind, root: l.root, header: header}
+	f := label{op: opLoop, kind: in.kind, root: l.root, loop: l, cost: header.cost}
 	if l.root {
 		rw.op(opGlobalGet, rw.fuelGlobal())
 		rw.op(opLocalSet, rw.fuel)
 		rw.tight, rw.nest = true, len(rw.frames)
 	}
 	f.wrapped = l.tight && !l.nests && (in.kind.index < 0 || len(rw.m.types[in.kind.index].params) == 0)
+	f.late = f.wrapped && l.backs <= maxBacks && !l.table
+	if f.late {
+		rw.charge(header.cost)
+	}
 	if f.wrapped {
 		rw.open(opBlock, in.kind)
 		rw.open(opLoop, in.kind)
@@ -587,18 +602,36 @@ func (rw *rewriter) loop(in *instruction) {
 	rw.open(opLoop, in.kind)
 	f.depth = rw.depth - 1
 	rw.frames = append(rw.frames, f)
-	// A loop that is not branched to is a block.
-	if header.cost > 0 {
-		rw.charge(header.cost)
+	if f.late || header.cost == 0 {
+		return
 	}
+	rw.charge(header.cost)
 	switch {
 	case f.wrapped:
-		rw.op(opLocalGet, rw.fuel)
-		rw.constant(opI64Const, 0)
-		rw.out.octet(opI64LtS)
-		rw.op(opBrIf, 1)
-	case l.branched:
+		rw.toSlow(f)
+	case l.branched: // one that is not is a block
 		rw.check()
+	}
+}
+
+// toSlow leaves a wrapped loop when the fuel is below zero.
+func (rw *rewriter) toSlow(f label) {
+	rw.op(opLocalGet, rw.fuel)
+	rw.constant(opI64Const, 0)
+	rw.out.octet(opI64LtS)
+	rw.op(opBrIf, uint32(rw.depth-f.depth))
+}
+
+// again branches to a loop that is charged for there.
+func (rw *rewriter) again(in *instruction, f label) {
+	if in.op == opBrIf {
+		rw.open(opIf, blockType{index: -1, short: emptyBlock})
+	}
+	rw.charge(f.cost)
+	rw.toSlow(f)
+	rw.op(opBr, rw.target(in.a))
+	if in.op == opBrIf {
+		rw.close()
 	}
 }
 
@@ -619,16 +652,7 @@ func (rw *rewriter) end() {
 	if f.wrapped {
 		rw.op(opBr, 2)
 		rw.close()
-		saved := rw.save(rw.plan.loops[f.header.header])
-		rw.op(opLocalGet, rw.fuel)
-		rw.call(0)
-		rw.constant(opI64Const, f.header.cost)
-		rw.out.octet(opI64Add)
-		rw.op(opLocalSet, rw.fuel)
-		for _, pair := range saved {
-			rw.op(opGlobalGet, pair[1])
-			rw.op(opLocalSet, pair[0])
-		}
+		rw.visit(f)
 		rw.op(opBr, 0)
 		rw.close()
 		rw.close()
@@ -636,6 +660,22 @@ func (rw *rewriter) end() {
 	if f.root {
 		rw.settle()
 		rw.tight = false
+	}
+}
+
+// visit is the way of a wrapped loop to the host.
+func (rw *rewriter) visit(f label) {
+	saved := rw.save(f.loop)
+	rw.op(opLocalGet, rw.fuel)
+	rw.call(0)
+	if !f.late { // the header takes it off again
+		rw.constant(opI64Const, f.cost)
+		rw.out.octet(opI64Add)
+	}
+	rw.op(opLocalSet, rw.fuel)
+	for _, pair := range saved {
+		rw.op(opGlobalGet, pair[1])
+		rw.op(opLocalSet, pair[0])
 	}
 }
 

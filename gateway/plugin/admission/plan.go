@@ -12,6 +12,9 @@ const (
 	slack = 24
 	// leafCost is what a function without loops and calls may cost in all for its callers to be charged instead of it.
 	leafCost = 64
+	// shortCost is what a function that calls none but leaves may cost outside its loops for its entry not to be checked.
+	// Its callers check, and so do its loops.
+	shortCost = 512
 	// indirectCost is charged for a call through a table, whose callee may be one that charges nothing.
 	indirectCost = 16
 )
@@ -48,6 +51,7 @@ type segmentOf struct {
 	payer  int   // the segment that is charged for it
 	header int   // the loop it is the header of, or -1
 	always bool  // is entered as often as its dominator
+	inLoop bool  // its loop checks
 }
 
 // loop is a loop of a function body.
@@ -56,6 +60,8 @@ type loop struct {
 	nests    bool // has loops in it
 	slow     bool // has calls in it, of others than leaves, or bulk operations
 	branched bool // is branched to: runs more than once
+	backs    int  // branches to it, without those of tables
+	table    bool // a table branches to it
 	tight    bool // is branched to and not slow
 	root     bool // the outermost of a tight nest
 	inside   bool // within a tight nest, or its root
@@ -72,6 +78,7 @@ type access struct {
 type frame struct {
 	op       byte // of the block; opEnd for the function's own
 	segment  int  // where it was opened
+	loop     int  // its number, of a loop
 	dead     bool // opened in dead code
 	branched bool // is branched to
 	farthest int  // the outermost frame that is branched to from within
@@ -122,6 +129,7 @@ func (p *plan) step(d *decoder, in *instruction) {
 		case opLoop:
 			p.loops = append(p.loops, loop{parent: p.loop, from: len(p.accesses)})
 			p.loop = len(p.loops) - 1
+			f.loop = p.loop
 			p.begin(d.at, p.current)
 			p.segments[p.current].header = p.loop
 		case opIf:
@@ -142,21 +150,21 @@ func (p *plan) step(d *decoder, in *instruction) {
 		p.end(d)
 	case opBr:
 		p.charge(1)
-		p.branch(d, in.at, in.a)
+		p.branch(d, in.at, in.a, false)
 		p.dead = true
 	case opBrIf:
 		p.charge(1)
-		p.branch(d, in.at, in.a)
+		p.branch(d, in.at, in.a, false)
 		p.begin(d.at, p.current)
 	case opBrTable:
 		p.charge(2)
 		for _, label := range d.targets {
-			p.branch(d, in.at, label)
+			p.branch(d, in.at, label, true)
 		}
 		p.dead = true
 	case opReturn:
 		p.charge(1)
-		p.branch(d, in.at, uint32(len(p.frames)-1))
+		p.branch(d, in.at, uint32(len(p.frames)-1), false)
 		p.dead = true
 	case opUnreachable:
 		p.charge(1)
@@ -215,13 +223,19 @@ func (p *plan) charge(cost int64) {
 	}
 }
 
-func (p *plan) branch(d *decoder, at int, label uint32) {
+func (p *plan) branch(d *decoder, at int, label uint32, table bool) {
 	if int64(label) >= int64(len(p.frames)) {
 		d.fail(at, "branch to block %d of %d", label, len(p.frames))
 		return
 	}
 	target := len(p.frames) - 1 - int(label)
-	p.frames[target].branched = true
+	f := &p.frames[target]
+	f.branched = true
+	if f.op == opLoop {
+		l := &p.loops[f.loop]
+		l.branched, l.table = true, l.table || table
+		l.backs++
+	}
 	p.far(target)
 }
 
@@ -241,7 +255,7 @@ func (p *plan) end(d *decoder) {
 	switch {
 	case f.op == opLoop:
 		inner := &p.loops[p.loop]
-		inner.branched, inner.to = f.branched, len(p.accesses)
+		inner.to = len(p.accesses)
 		if p.loop = inner.parent; p.loop >= 0 {
 			outer := &p.loops[p.loop]
 			outer.nests, outer.slow = true, outer.slow || inner.slow
@@ -260,7 +274,7 @@ func (p *plan) end(d *decoder) {
 // begin closes the open segment and opens one at that place, whose dominator is given.
 func (p *plan) begin(at, dominator int) {
 	p.close()
-	p.segments = append(p.segments, segmentOf{at: at, payer: dominator, header: -1})
+	p.segments = append(p.segments, segmentOf{at: at, payer: dominator, header: -1, inLoop: p.loop >= 0})
 	p.current = len(p.segments) - 1
 }
 
@@ -316,6 +330,20 @@ func (p *plan) leafCost() uint8 {
 		return uint8(p.fuel)
 	}
 	return 0
+}
+
+// short tells whether the function's entry needs no check.
+func (p *plan) short() bool {
+	if p.deep || p.bulk {
+		return false
+	}
+	outside := int64(0)
+	for i := range p.segments {
+		if s := &p.segments[i]; s.payer == i && !s.inLoop {
+			outside += s.cost
+		}
+	}
+	return outside <= shortCost
 }
 
 // weigh is how many frames the function counts as.
