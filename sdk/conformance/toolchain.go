@@ -13,28 +13,26 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/postern-gateway/postern/sdk"
 )
 
 // Language is one SDK of this repository.
 type Language struct {
 	Name   string // the folder below sdk: "go", "rust" ...
 	folder string // absolute
-	native bool
+	script bool   // it is built by the script build, and not by the go command
 }
 
 // missing is the status of an SDK's build script when a tool is not there; its message says how to get it.
 const missing = 69
 
-// Languages are the SDKs, found from the folder of this package: Go, and every folder beside it with a script build.
+// Languages are the SDKs of this repository, in the order in which they are listed to people.
 func Languages(t testing.TB) []Language {
 	t.Helper()
-	sdk, err := filepath.Abs("..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	list := []Language{{Name: "go", folder: filepath.Join(sdk, "go"), native: true}}
-	for _, name := range []string{"assemblyscript", "c", "rust", "zig"} {
-		list = append(list, Language{Name: name, folder: filepath.Join(sdk, name)})
+	var list []Language
+	for _, l := range sdk.Languages() {
+		list = append(list, Language{Name: l.Name, folder: filepath.Join(repository(t), "sdk", l.Name), script: l.Script() != nil})
 	}
 	return list
 }
@@ -139,8 +137,8 @@ func keep(file, as string) error {
 
 func (l Language) build(t testing.TB, dir, out string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(l.folder, "build"), dir, out)
-	if l.native {
+	cmd := exec.CommandContext(t.Context(), "sh", filepath.Join(l.folder, "build"), dir, out)
+	if !l.script {
 		cmd = exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-buildmode=c-shared", "-o", out, ".") // go test puts its own first
 		cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
 	}
@@ -162,7 +160,7 @@ func (l Language) build(t testing.TB, dir, out string) {
 func (l Language) digest(t testing.TB, project string) string {
 	t.Helper()
 	roots := []string{l.folder}
-	if l.native {
+	if !l.script {
 		roots = append(roots, filepath.Join(l.folder, "..", "abi"))
 	}
 	hash := sha256.New()
