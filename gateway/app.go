@@ -8,6 +8,9 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/project"
+	"github.com/postern-gateway/postern/gateway/manifest"
+	"github.com/postern-gateway/postern/gateway/plugin"
+	"github.com/postern-gateway/postern/gateway/plugin/admission"
 	"github.com/postern-gateway/postern/gateway/schema"
 )
 
@@ -41,6 +44,11 @@ func (a *App) Load(dir string, o config.Options) (*config.Config, error) {
 
 // read is Load without telling.
 func (a *App) read(dir string, o config.Options) (*config.Config, schema.Sources, hcl.Diagnostics) {
+	imports, err := plugin.Imports(a.Context, abis())
+	if err != nil {
+		return nil, nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "The plugin engine does not start", Detail: err.Error(), Subject: &hcl.Range{Filename: dir}}}
+	}
+	o.Admit = func(m *admission.Module, mf *manifest.Manifest) error { return plugin.Admit(abis(), imports, m, mf) }
 	o.Environment, o.Backends, o.Formats, o.Version = a.Environment, backends(), formats(), version()
 	return config.Load(dir, o)
 }

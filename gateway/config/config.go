@@ -146,6 +146,7 @@ type Plugin struct {
 	SHA256   string             // lower-case hexadecimal the file must have; empty: any
 	Manifest *manifest.Manifest // read from the module or the plugin.hcl beside it; never nil
 	Grants   []string           // capabilities the operator consents to; every one is asked for by the manifest
+	Watch    bool               // a running gateway takes a new module or manifest by itself
 	Limits   PluginLimits
 	Fetch    PluginFetch
 	Range    hcl.Range
@@ -156,6 +157,7 @@ type Plugin struct {
 type PluginLimits struct {
 	Memory     int64         // octets of linear memory of one instance, default 64MiB
 	CPU        time.Duration // of one event, default 50ms
+	CPUPerKiB  time.Duration // besides, for each begun KiB of the event's body, default 0
 	Start      time.Duration // CPU of starting an instance and configuring all its stages, default 2s
 	Depth      int           // calls within each other, default 4096; a large frame counts as several
 	Instances  int           // at most that many at once; default 0: two for each CPU

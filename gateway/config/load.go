@@ -8,6 +8,8 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/expr"
+	"github.com/postern-gateway/postern/gateway/manifest"
+	"github.com/postern-gateway/postern/gateway/plugin/admission"
 	"github.com/postern-gateway/postern/gateway/provider"
 	"github.com/postern-gateway/postern/gateway/schema"
 	"github.com/postern-gateway/postern/gateway/state"
@@ -23,8 +25,13 @@ type Options struct {
 	Version     string                           // the program's version for gateway.requires; empty: not checked
 	Secrets     bool                             // read secrets, as run does; otherwise they are values not known yet
 	Elsewhere   bool                             // a secret that can not be read is not known, instead of an error: for commands beside a running gateway
+	Admit       Admit                            // says whether a module can be run; nil: only its structure is checked
 	Modules     bool                             // a plugin's .wasm must be there, as for run; otherwise its plugin.hcl is enough
 }
+
+// Admit says why a module of well-formed structure can not be run as a plugin with that manifest, or nil: an import that
+// there is not, an export that is missing.
+type Admit func(m *admission.Module, mf *manifest.Manifest) error
 
 // Load reads dir/config.hcl and dir/policies/*.hcl. It is pure but for reading files and secrets, and it goes on
 // after an error: the diagnostics are all there are, in order, each with a position in the sources. The Config is nil

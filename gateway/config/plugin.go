@@ -2,11 +2,8 @@ package config
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -16,11 +13,9 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/attribute"
 	"github.com/postern-gateway/postern/gateway/manifest"
+	"github.com/postern-gateway/postern/gateway/plugin/bundle"
 	"github.com/postern-gateway/postern/gateway/schema"
 )
-
-// maxModule is the largest .wasm file that is read.
-const maxModule = 64 << 20
 
 var hashPattern = regexp.MustCompile(`^[0-9a-fA-F]{64}$`)
 
@@ -30,7 +25,7 @@ func (l *loader) pluginBlocks() {
 		s := schema.Open(l, n.Block, kind)
 		p := n.Value
 		*p = Plugin{
-			Name: n.Name, Source: s.Text("source"), SHA256: strings.ToLower(s.Text("sha256")), Grants: s.Words("grants"), Range: s.At,
+			Name: n.Name, Source: s.Text("source"), SHA256: strings.ToLower(s.Text("sha256")), Grants: s.Words("grants"), Watch: s.Flag("watch"), Range: s.At,
 			Limits: pluginLimits(s.One("limits")),
 		}
 		if p.SHA256 != "" && !hashPattern.MatchString(p.SHA256) {
@@ -60,7 +55,7 @@ func (l *loader) pluginBlocks() {
 
 func pluginLimits(s *schema.Section) PluginLimits {
 	return PluginLimits{
-		Memory: s.Size("memory"), CPU: s.Span("cpu"), Start: s.Span("start"), Depth: int(s.Count("depth")),
+		Memory: s.Size("memory"), CPU: s.Span("cpu"), CPUPerKiB: s.Span("cpu_per_kib"), Start: s.Span("start"), Depth: int(s.Count("depth")),
 		Instances: int(s.Count("instances")), Queue: s.Span("queue"), Wait: s.Span("wait"),
 		Operations: int(s.Count("operations")), Log: s.Size("log"),
 	}
@@ -68,48 +63,41 @@ func pluginLimits(s *schema.Section) PluginLimits {
 
 // manifest finds a plugin's module and manifest.
 func (l *loader) manifest(p *Plugin, s *schema.Section) {
-	source := l.absolute(filepath.Clean(p.Source))
-	folder := source
-	if filepath.Ext(source) == ".wasm" {
-		folder, p.Path = filepath.Dir(source), source
-	} else {
-		p.Path = filepath.Join(source, filepath.Base(source)+".wasm")
-	}
-	module, err := readBounded(p.Path, maxModule)
-	if err != nil && (l.opt.Modules || !errors.Is(err, fs.ErrNotExist)) {
-		l.Errorf(s.Where("source"), "Unreadable module", "The module %s can not be read: %s. Build it first.", l.relative(p.Path), schema.Cause(err))
-	}
-	if sum := sha256.Sum256(module); err == nil && p.SHA256 != "" && hex.EncodeToString(sum[:]) != p.SHA256 {
-		l.Errorf(s.Where("sha256"), "Wrong hash", "The module %s is another one: its SHA-256 is %x.", l.relative(p.Path), sum)
-	}
-	var packed []byte
-	if err == nil {
-		var bad error
-		if packed, _, bad = manifest.Section(module); bad != nil {
-			l.Errorf(s.Where("source"), "Broken module", "%s is no WebAssembly module: %s.", l.relative(p.Path), bad)
-			return
-		}
-	}
-	beside := filepath.Join(folder, "plugin.hcl")
-	text, err := readBounded(beside, 1<<20)
-	name := l.relative(beside)
+	b := bundle.Open(l.absolute(p.Source), p.Limits.Memory)
+	p.Path = b.Path
+	path := l.relative(b.Path)
 	switch {
-	case err == nil && packed != nil && !bytes.Equal(text, packed) && filepath.Ext(source) != ".wasm":
-		l.Warnf(s.Where("source"), "Stale module", "%s was packed with another manifest than the plugin.hcl beside it. Build it again.", l.relative(p.Path))
-	case packed != nil && (err != nil || filepath.Ext(source) == ".wasm"):
-		text, name = packed, l.relative(p.Path)+"/plugin.hcl"
-	case err != nil:
-		l.Errorf(s.Where("source"), "Missing manifest", "There is no manifest: %s can not be read (%s), and no module holds one.", name, schema.Cause(err))
-		return
+	case b.Missing != nil && (l.opt.Modules || !errors.Is(b.Missing, fs.ErrNotExist)):
+		l.Errorf(s.Where("source"), "Unreadable module", "The module %s can not be read: %s. Build it first.", path, schema.Cause(b.Missing))
+	case b.Missing == nil && p.SHA256 != "" && b.Digest != p.SHA256:
+		l.Errorf(s.Where("sha256"), "Wrong hash", "The module %s is another one: its SHA-256 is %s.", path, b.Digest)
 	}
-	l.Sources[name] = text
-	m, diags := manifest.Parse(text, name)
+	if b.Stale {
+		l.Warnf(s.Where("source"), "Stale module", "%s was packed with another manifest than the plugin.hcl beside it. Build it again.", path)
+	}
+	if p.Manifest = l.manifestText(s, b); p.Manifest != nil && b.Refusal == nil && b.Admitted != nil && l.opt.Admit != nil {
+		b.Refusal = l.opt.Admit(b.Admitted, p.Manifest)
+	}
+	if b.Refusal != nil {
+		l.Errorf(s.Where("source"), "Refused module", "%s can not be run here: %s.", path, b.Refusal)
+	}
+}
+
+// manifestText reads a plugin's manifest; nil when something is wrong with it.
+func (l *loader) manifestText(s *schema.Section, b *bundle.Bundle) *manifest.Manifest {
+	name := l.relative(b.Name)
+	if b.Absent != nil {
+		l.Errorf(s.Where("source"), "Missing manifest", "There is no manifest: %s can not be read (%s), and no module holds one.", name, schema.Cause(b.Absent))
+		return nil
+	}
+	l.Sources[name] = b.Manifest
+	m, diags := manifest.Parse(b.Manifest, name)
 	l.Add(diags)
 	if diags.HasErrors() {
-		return
+		return nil
 	}
-	p.Manifest = m
 	l.sees(m, name)
+	return m
 }
 
 // sees checks what a manifest wants to see against what there is at each phase.
@@ -164,17 +152,4 @@ func (l *loader) relative(path string) string {
 		path = rel
 	}
 	return filepath.ToSlash(path)
-}
-
-func readBounded(path string, most int64) ([]byte, error) {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, errors.New("not a file")
-	case info.Size() > most:
-		return nil, errors.New("too large")
-	}
-	return os.ReadFile(path)
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/expr"
+	"github.com/postern-gateway/postern/gateway/manifest"
 	"github.com/postern-gateway/postern/gateway/plugin/admission"
 	"github.com/postern-gateway/postern/gateway/plugin/code"
 	"github.com/postern-gateway/postern/gateway/plugin/shared"
@@ -31,21 +32,20 @@ import (
 // MaxModule is the largest module taken, in octets.
 const MaxModule = 8 << 20
 
-// pageSize is a page of WebAssembly memory.
-const pageSize = 64 << 10
-
 // ABI is a front-end: how a kind of guest is spoken to. One serves every module of its kind and is safe for concurrent use.
 type ABI interface {
 	// Name is the word used in errors and by the admin API.
 	Name() string
-	// Speaks reports whether a module that exports these functions is for this front-end. It need not be right in every
-	// detail: Open finds what is wrong.
-	Speaks(exports map[string]api.FunctionDefinition) bool
+	// Speaks reports whether a module that exports these things is for this front-end. It need not be right in every
+	// detail: Check finds what is wrong.
+	Speaks(exports []admission.Export) bool
+	// Check says why such a module can not be a plugin with that manifest, or nil. Nothing is run.
+	Check(m *admission.Module, mf *manifest.Manifest) error
 	// Install puts the host modules that guests import into the runtime, once.
 	Install(ctx context.Context, r wazero.Runtime) error
 	// Imports lists what Install puts there, for admission.
 	Imports() []admission.Import
-	// Open checks that a module has all the front-end needs and prepares what its stages get to see.
+	// Open takes a module that Check let through into use and prepares what its stages get to see.
 	Open(m wazero.CompiledModule, p *config.Plugin, stages []*config.Stage) (Module, error)
 }
 
@@ -72,7 +72,7 @@ type Config struct {
 	State    int64            // octets of shared state a plugin, and as many of cached answers, default 64 MiB
 	Now      func() time.Time // wall clock of guests and of their state, default time.Now
 	Random   io.Reader        // what guests get by the operation random, safe for concurrent use, default crypto/rand
-	Raw      bool             // modules are neither checked nor metered: for measuring what that costs, and nothing else
+	Raw      bool             // modules are not metered: for measuring what that costs, and nothing else
 }
 
 // Host runs plugins: one engine, the code compiled for it, and the shared state of plugins. It is safe for concurrent use.
@@ -249,30 +249,55 @@ func (h *Host) fingerprint(p *config.Plugin, digest string, stages []*config.Sta
 	return string(mac.Sum(nil)), nil
 }
 
-// open finds the front-end of a module and lets it check the module.
-func (h *Host) open(c *code.Code, p *config.Plugin, stages []*config.Stage) (Module, ABI, error) {
-	memory := c.Module.ExportedMemories()[abi.ExportMemory]
-	if memory == nil {
-		return nil, nil, fmt.Errorf("the module does not export its memory as %q", abi.ExportMemory)
+// Admit says why a module can not be a plugin here, or nil: imports that there are not, exports that are missing. imports
+// are those of every front-end, and WASI's. Nothing of the module is run.
+func Admit(abis []ABI, imports []admission.Import, m *admission.Module, mf *manifest.Manifest) error {
+	if err := m.Allow(imports); err != nil {
+		return err
 	}
-	if len(c.Module.ImportedMemories()) > 0 {
-		return nil, nil, errors.New("the module imports a memory")
+	_, err := frontEnd(abis, m, mf)
+	return err
+}
+
+// Imports lists what plugins may import where these front-ends are.
+func Imports(ctx context.Context, abis []ABI) ([]admission.Import, error) {
+	list, err := code.WASI(ctx)
+	for _, a := range abis {
+		list = append(list, a.Imports()...)
 	}
-	if least, most := int64(memory.Min())*pageSize, limitsOf(p).Memory; least > most {
-		return nil, nil, fmt.Errorf("the module needs %d octets of memory to begin with, and limits.memory is %d", least, most)
+	return list, err
+}
+
+// frontEnd finds the front-end of a module and lets it check the module.
+func frontEnd(abis []ABI, m *admission.Module, mf *manifest.Manifest) (ABI, error) {
+	exports := m.Exports()
+	if !slices.ContainsFunc(exports, func(e admission.Export) bool { return e.Name == abi.ExportMemory && e.Kind == "memory" }) {
+		return nil, fmt.Errorf("the module does not export its memory as %q", abi.ExportMemory)
 	}
-	exports := c.Module.ExportedFunctions()
-	for _, a := range h.config.ABIs {
+	if slices.ContainsFunc(m.Imports(), func(i admission.Import) bool { return i.Kind == "memory" }) {
+		return nil, errors.New("the module imports a memory")
+	}
+	names := make([]string, 0, len(abis))
+	for _, a := range abis {
 		if a.Speaks(exports) {
-			m, err := a.Open(c.Module, p, stages)
-			return m, a, err
+			return a, a.Check(m, mf)
 		}
-	}
-	names := make([]string, 0, len(h.config.ABIs))
-	for _, a := range h.config.ABIs {
 		names = append(names, a.Name())
 	}
-	return nil, nil, fmt.Errorf("the module speaks no plugin ABI known here; there are: %s", strings.Join(names, ", "))
+	return nil, fmt.Errorf("the module speaks no plugin ABI known here; there are: %s", strings.Join(names, ", "))
+}
+
+// open opens a module by its front-end.
+func (h *Host) open(c *code.Code, p *config.Plugin, stages []*config.Stage) (Module, ABI, error) {
+	if least, _ := c.Admitted.Memory(); least > limitsOf(p).Memory {
+		return nil, nil, fmt.Errorf("the module needs %d octets of memory to begin with, and limits.memory is %d", least, limitsOf(p).Memory)
+	}
+	a, err := frontEnd(h.config.ABIs, c.Admitted, p.Manifest)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := a.Open(c.Module, p, stages)
+	return m, a, err
 }
 
 // kept is what one plugin's instances share.

@@ -14,7 +14,6 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
-	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
@@ -119,12 +118,8 @@ func (p *pool) start(ctx context.Context) (*instance, error) {
 	defer s.End()
 	i.ctx.Context = ctx
 	s.budget = int64(p.limits.Start) // the guest's counter begins at 0: starting already visits the host
-	limit := uint64(p.limits.Memory)
-	// The allocator is asked for through the context; the session has to be found as well, because starting runs code.
-	made := experimental.WithMemoryAllocator(context.WithValue(context.Background(), sessionKey{}, s),
-		experimental.MemoryAllocatorFunc(func(_, _ uint64) experimental.LinearMemory {
-			return &linear{limit: limit, denied: &s.grown}
-		}))
+	// Starting runs code, which has to find the session.
+	made := code.WithMemory(context.WithValue(context.Background(), sessionKey{}, s), p.limits.Memory, &s.grown)
 	module, err := p.host.compiler.Runtime().InstantiateModule(made, p.code.Module, wazero.NewModuleConfig().
 		WithName("").WithStartFunctions("_initialize").WithStdout(s).WithStderr(s).
 		WithWalltime(func() (int64, int32) { t := s.now(); return t.Unix(), int32(t.Nanosecond()) }, 1).
@@ -215,12 +210,13 @@ func (p *pool) call(ctx context.Context, ev *Event, res *Result) error {
 	i.session.Begin(ctx, ev.Exchange)
 	i.session.grown = false
 	i.ctx.Context = ctx
-	i.gauge.fill(i.session, p.limits.CPU, p.limits.Depth)
+	given := p.limits.CPU + time.Duration((len(ev.Body)+1023)/1024)*p.limits.CPUPerKiB
+	i.gauge.fill(i.session, given, p.limits.Depth)
 	err = i.guest.Call(&i.ctx, ev, res)
 	if err == nil {
 		err = res.Check(ev, phase, p.plugin.Name)
 	}
-	used := i.gauge.used(i.session, p.limits.CPU)
+	used := i.gauge.used(i.session, given)
 	p.fuel.Add(used)
 	ev.Exchange.Fuel += used
 	i.session.End()
@@ -238,7 +234,7 @@ func (p *pool) call(ctx context.Context, ev *Event, res *Result) error {
 		p.give(i, true)
 		return p.failing(&Fault{Plugin: p.plugin.Name, Phase: phase, Kind: Refused, Detail: printable([]byte(detail))})
 	}
-	f := p.fault(phase, i.session, p.limits.CPU, err)
+	f := p.fault(phase, i.session, given, err)
 	res.Reset()
 	res.Fuel = used
 	p.give(i, false)

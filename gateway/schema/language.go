@@ -160,10 +160,12 @@ func pluginBlock() Block {
 			{Name: "source", Kind: Text, Required: true, Summary: "A folder `x/name` with `plugin.hcl` and `name.wasm`, or a `.wasm` file that holds its manifest or has `plugin.hcl` beside it."},
 			{Name: "sha256", Kind: Text, Summary: "What the module's SHA-256 must be, in 64 hexadecimal digits."},
 			{Name: "grants", Kind: Words, Words: []string{"accounts", "ledger", "state", "cache", "fetch"}, Summary: "Capabilities you consent to: those its manifest asks for; optional ones as you like."},
+			{Name: "watch", Kind: Flag, Preset: "false", Summary: "Take a new module or `plugin.hcl` as soon as its file changes, without a reload. A broken one is refused and the old one goes on."},
 		},
 		Blocks: []Block{{Name: "limits", Summary: "What it may use.", Arguments: []Argument{
 			{Name: "memory", Kind: Size, Preset: "64MiB", Min: "1MiB", Max: "1GiB", Summary: "Linear memory of one instance."},
 			{Name: "cpu", Kind: Span, Preset: "50ms", Min: "100us", Max: "1m", Summary: "CPU time of one event, counted in instructions: a nanosecond stands for one."},
+			{Name: "cpu_per_kib", Kind: Span, Preset: "0s", Min: "1us", Max: "100ms", Zero: true, Summary: "More of it for each begun KiB of the event's body: for plugins that look through long bodies."},
 			{Name: "start", Kind: Span, Preset: "2s", Min: "1ms", Max: "10m", Summary: "CPU time of starting an instance and configuring it, counted in the same way."},
 			{Name: "depth", Kind: Count, Preset: "4096", Min: "16", Max: "65536", Summary: "Calls within each other; a large frame counts as several."},
 			{Name: "instances", Kind: Count, Preset: "0", Min: "1", Max: "10000", Zero: true, Summary: "Instances at once; 0 is two for each CPU."},

@@ -8,12 +8,17 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/manifest"
 	"github.com/postern-gateway/postern/gateway/plugin"
+	"github.com/postern-gateway/postern/gateway/plugin/admission"
 	"github.com/postern-gateway/postern/sdk/abi"
 )
 
@@ -28,67 +33,63 @@ func New() *ABI { return &ABI{seed: maphash.MakeSeed()} }
 // Name is "postern/1".
 func (*ABI) Name() string { return "postern/1" }
 
-// Speaks reports whether a module exports postern_abi_v1, or another version of it, which Open refuses by name.
-func (*ABI) Speaks(exports map[string]api.FunctionDefinition) bool {
-	for name := range exports {
-		if len(name) > len(versionPrefix) && name[:len(versionPrefix)] == versionPrefix {
-			return true
-		}
-	}
-	_, configure := exports[abi.ExportConfigure]
-	_, on := exports[abi.ExportOn]
-	return configure || on
+// Speaks reports whether a module exports postern_abi_v1, or another version of it, which Check refuses by name.
+func (*ABI) Speaks(exports []admission.Export) bool {
+	return slices.ContainsFunc(exports, func(e admission.Export) bool {
+		return otherVersion(e.Name) || e.Name == abi.ExportConfigure || e.Name == abi.ExportOn
+	})
 }
 
 const versionPrefix = "postern_abi_v"
 
-// signatures of what a guest exports.
-func signatures() []struct {
-	name            string
-	params, results []api.ValueType
-	optional        bool
-} {
-	i32, i64 := api.ValueTypeI32, api.ValueTypeI64
-	return []struct {
-		name            string
-		params, results []api.ValueType
-		optional        bool
-	}{
-		{abi.ExportABI, nil, []api.ValueType{i64}, false},
-		{abi.ExportConfigure, []api.ValueType{i32}, []api.ValueType{i64}, false},
-		{abi.ExportOn, []api.ValueType{i32, i32}, []api.ValueType{i64}, false},
-		{abi.ExportGrow, []api.ValueType{i32}, []api.ValueType{i64}, true},
-	}
+// otherVersion reports whether an export names a version of the ABI, this one or another.
+func otherVersion(name string) bool {
+	return len(name) > len(versionPrefix) && strings.HasPrefix(name, versionPrefix)
 }
 
-// Open checks a module's exports (what it imports, admission has checked), and lays out what each of its stages gets to see.
-func (a *ABI) Open(m wazero.CompiledModule, p *config.Plugin, stages []*config.Stage) (plugin.Module, error) {
-	exports := m.ExportedFunctions()
+// Check checks a module's exports; what it imports, admission has checked.
+func (*ABI) Check(m *admission.Module, mf *manifest.Manifest) error {
+	exports := map[string]admission.Export{}
+	for _, e := range m.Exports() {
+		exports[e.Name] = e
+	}
 	var errs []error
 	if _, ok := exports[abi.ExportABI]; !ok {
-		for name := range exports {
-			if len(name) > len(versionPrefix) && name[:len(versionPrefix)] == versionPrefix {
+		for _, name := range slices.Sorted(maps.Keys(exports)) {
+			if otherVersion(name) {
 				errs = append(errs, fmt.Errorf("the module speaks %s; this gateway speaks %s", name, abi.ExportABI))
 			}
 		}
 	}
-	if p.Manifest.ABI != abi.Version {
-		errs = append(errs, fmt.Errorf("the manifest says abi = %d; this module's ABI is %d", p.Manifest.ABI, abi.Version))
+	if mf.ABI != abi.Version {
+		errs = append(errs, fmt.Errorf("the manifest says abi = %d; this module's ABI is %d", mf.ABI, abi.Version))
 	}
-	for _, s := range signatures() {
-		def, ok := exports[s.name]
-		if !ok {
-			if !s.optional && len(errs) == 0 {
-				errs = append(errs, fmt.Errorf("the module does not export the function %s", s.name))
-			}
-			continue
-		}
-		if !same(def.ParamTypes(), s.params) || !same(def.ResultTypes(), s.results) {
-			errs = append(errs, fmt.Errorf("the export %s has the signature %s; it must be %s",
-				s.name, signature(def.ParamTypes(), def.ResultTypes()), signature(s.params, s.results)))
+	for _, s := range []struct {
+		name, signature string
+		optional        bool
+	}{
+		{abi.ExportABI, "() -> i64", false},
+		{abi.ExportConfigure, "(i32) -> i64", false},
+		{abi.ExportOn, "(i32, i32) -> i64", false},
+		{abi.ExportGrow, "(i32) -> i64", true},
+	} {
+		e, ok := exports[s.name]
+		switch {
+		case !ok && !s.optional && len(errs) == 0:
+			errs = append(errs, fmt.Errorf("the module does not export the function %s", s.name))
+		case ok && e.Kind != "function":
+			errs = append(errs, fmt.Errorf("the export %s is a %s; it must be a function", s.name, e.Kind))
+		case ok && e.Type != s.signature:
+			errs = append(errs, fmt.Errorf("the export %s has the signature %s; it must be %s", s.name, e.Type, s.signature))
 		}
 	}
+	return errors.Join(errs...)
+}
+
+// Open lays out what each of a module's stages gets to see.
+func (a *ABI) Open(_ wazero.CompiledModule, _ *config.Plugin, stages []*config.Stage) (plugin.Module, error) {
 	opened := &module{layouts: make([]*Layout, len(stages))}
+	var errs []error
 	for i, s := range stages {
 		l, err := a.NewLayout(s, i)
 		if err != nil {
@@ -100,23 +101,6 @@ func (a *ABI) Open(m wazero.CompiledModule, p *config.Plugin, stages []*config.S
 		return nil, errors.Join(errs...)
 	}
 	return opened, nil
-}
-
-func same(a, b []api.ValueType) bool { return string(a) == string(b) }
-
-func signature(params, results []api.ValueType) string {
-	text := "("
-	for i, p := range params {
-		if i > 0 {
-			text += ", "
-		}
-		text += api.ValueTypeName(p)
-	}
-	text += ")"
-	for _, r := range results {
-		text += " -> " + api.ValueTypeName(r)
-	}
-	return text
 }
 
 type module struct{ layouts []*Layout }

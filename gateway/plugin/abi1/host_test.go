@@ -181,7 +181,7 @@ func TestHostileGuest(t *testing.T) {
 		{"rest", plugin.Protocol, "after the last operation"},
 		{"many", plugin.Protocol, "4096"},
 		{"action", plugin.Protocol, "no action 77"},
-		{"await", plugin.Protocol, "without a fetch"},
+		{"await", plugin.Protocol, "await"},
 		{"opcode", plugin.Protocol, "no operation 99"},
 		{"zero", plugin.Protocol, "not zero"},
 		{"again", plugin.Protocol, "does not ask for"},

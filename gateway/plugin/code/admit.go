@@ -26,6 +26,9 @@ func (c *Compiler) admit(wasm []byte) (*admission.Module, []byte, error) {
 	if err := m.Allow(append(definitions(c.runtime.Module(wasi_snapshot_preview1.ModuleName)), c.config.Imports...)); err != nil {
 		return nil, nil, err
 	}
+	if c.config.Raw {
+		return m, wasm, nil
+	}
 	metered, err := m.Meter()
 	if err != nil {
 		return nil, nil, err

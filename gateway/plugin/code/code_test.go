@@ -264,6 +264,8 @@ func TestBoundsOfTheChild(t *testing.T) {
 	for range 3000 {
 		large.Func("", wasmtest.Sig(wasmtest.I64).To(wasmtest.I64), wasmtest.LocalGet(0)+wasmtest.Repeat(300, wasmtest.I64Const(3)+wasmtest.I64Mul+wasmtest.LocalGet(0)+wasmtest.I64Add))
 	}
+	wrong := new(wasmtest.Module)
+	wrong.Func("f", wasmtest.Sig().To(wasmtest.I32), wasmtest.I64Const(1))
 	for _, c := range []struct {
 		name   string
 		config Config
@@ -275,7 +277,7 @@ func TestBoundsOfTheChild(t *testing.T) {
 		{"what it says", Config{Child: Self("tell")}, module(1), "it says: GOMAXPROCS=2 GOTRACEBACK=none"},
 		{"a crash", Config{Child: Self("crash")}, module(1), "exit status 2: panic: for the test"},
 		{"no code", Config{Child: Self("nothing")}, module(1), "compiling left 0 files"},
-		{"no module", Config{Child: Self("compile")}, []byte("\x00asm\x01\x00\x00\x00nonsense"), "invalid section"},
+		{"wrong types", Config{Child: Self("compile")}, wrong.Bytes(), "cannot use i64 as result"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

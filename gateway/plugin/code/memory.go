@@ -1,6 +1,18 @@
-package plugin
+package code
 
-import "github.com/tetratelabs/wazero/experimental"
+import (
+	"context"
+
+	"github.com/tetratelabs/wazero/experimental"
+)
+
+// WithMemory returns a context in which instances are made with at most limit octets of memory each. denied is set when one
+// wants more.
+func WithMemory(ctx context.Context, limit int64, denied *bool) context.Context {
+	return experimental.WithMemoryAllocator(ctx, experimental.MemoryAllocatorFunc(func(_, _ uint64) experimental.LinearMemory {
+		return &linear{limit: uint64(limit), denied: denied}
+	}))
+}
 
 // linear is one instance's memory, capped. The engine's own limit holds for a whole runtime, this one for an instance.
 type linear struct {
