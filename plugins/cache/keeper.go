@@ -194,6 +194,9 @@ func (p *plugin) key(e *postern.Event, body []byte) [sha256.Size]byte {
 		b = append(b, text...)
 	}
 	accept, _ := e.Header(slotAccept)
+	if string(accept) == "*/*" { // what is meant without the field, too: RFC 9110 section 12.5.1
+		accept = nil
+	}
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(accept)))
 	b = append(b, accept...)
 	start := len(b)

@@ -102,6 +102,7 @@ func TestPlugin(t *testing.T) {
 		{Name: "another address", Events: join(kept, list(missed(&exchange.Exchange{Identity: exchange.Identity{Account: "a"}, Call: exchange.Call{Model: "m"}, Request: exchange.Request{Method: "POST", Path: "/v1/chat", Query: "x"}}, body)))},
 		{Name: "another model", Events: join(kept, list(missed(&exchange.Exchange{Identity: exchange.Identity{Account: "a"}, Call: exchange.Call{Model: "n"}, Request: exchange.Request{Method: "POST", Path: "/v1/chat"}}, body)))},
 		{Name: "another form of reply", Events: join(kept, list(missed(ask("a", "accept", "text/event-stream"), body)))},
+		{Name: "the same form in other words", Events: join(kept, list(hit(ask("a", "accept", "*/*"), body, "0", "application/json", reply)))},
 		{Name: "key", Stages: stages(`key = request.headers["x-tenant"]`), Events: join(miss(ask("a", "x-tenant", "1"), body, 200, plain, reply),
 			list(missed(ask("a", "x-tenant", "2"), body), hit(ask("a", "x-tenant", "1"), body, "0", "application/json", reply)))},
 		{Name: "its time", Stages: stages(`ttl = "1m"`), Events: join(kept, list(after(59*time.Second, hit(ask("a"), body, "59", "application/json", reply)), after(2*time.Second, missed(ask("a"), body))))},
