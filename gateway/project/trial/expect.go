@@ -23,7 +23,7 @@ type outcome struct {
 	upstream *received
 	faults   []*plugin.Fault // in order
 	meters   map[string]int64
-	fetches  []string
+	fetches  []world.Asked
 	log      string
 	world    *world.World
 }
@@ -94,7 +94,7 @@ func (l *loader) expect(st *step, s *schema.Section) {
 	}
 	if want := s.Texts("fetches"); s.Set("fetches") {
 		add(s.Where("fetches"), func(o *outcome) string {
-			return differ("the list of fetches", fmt.Sprintf("%q", o.fetches), fmt.Sprintf("%q", want))
+			return fetches(o.fetches, want)
 		})
 	}
 	for _, want := range s.Texts("log") {
@@ -187,6 +187,17 @@ func differ(what, got, want string) string {
 		return ""
 	}
 	return fmt.Sprintf("%s is %q, expected %q", what, got, want)
+}
+
+// fetches compares by name, or by name, method and URL where that is written.
+func fetches(asked []world.Asked, want []string) string {
+	got := make([]string, len(asked))
+	for i := range asked {
+		if got[i] = asked[i].String(); i < len(want) && want[i] == asked[i].Name {
+			got[i] = want[i]
+		}
+	}
+	return differ("the list of fetches", fmt.Sprintf("%q", got), fmt.Sprintf("%q", want))
 }
 
 func identity(got, want *exchange.Identity, scopes bool) string {

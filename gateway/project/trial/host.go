@@ -41,6 +41,7 @@ type Host struct {
 	stand   *world.Stand
 	log     *slog.Logger
 	metrics *telemetry.Metrics
+	kept    *plugin.Pool // of no stage: the module stays compiled between trials
 }
 
 // NewHost starts a plugin host. Close ends it.
@@ -72,7 +73,13 @@ func timeless(_ []string, a slog.Attr) slog.Attr {
 }
 
 // Close ends the plugin host.
-func (h *Host) Close(ctx context.Context) error { return h.host.Close(ctx) }
+func (h *Host) Close(ctx context.Context) error {
+	var err error
+	if h.kept != nil {
+		err = h.kept.Close(ctx)
+	}
+	return errors.Join(err, h.host.Close(ctx))
+}
 
 // Memory is the linear memory of one instance of the plugin, in octets, as of its last event; 0 while there is none.
 func (h *Host) Memory() int64 {
@@ -96,6 +103,12 @@ func (h *Host) Run(ctx context.Context, t *Trial, use func(pool *plugin.Pool, ev
 	w := world.New(t.World)
 	h.stand.Put(w)
 	p := *h.config.Plugin
+	if h.kept == nil {
+		if h.kept, err = h.host.Load(ctx, &p, nil); err != nil {
+			h.kept = nil
+			return nil, err
+		}
+	}
 	p.Grants = t.Grants
 	defer h.host.Forget(p.Name)
 	bound := &binding{records: use != nil, numbers: map[*config.Stage]int{}}
@@ -127,7 +140,11 @@ func (h *Host) Run(ctx context.Context, t *Trial, use func(pool *plugin.Pool, ev
 	if t.Refused != "" {
 		return []Failure{{At: t.Range, Text: fmt.Sprintf("the plugin takes its configuration, expected that it refuses it with %q", t.Refused)}}, nil
 	}
-	chain := policy.New(policy.Config{Route: &config.Route{Name: "test", Policies: t.Policies}, Bind: bound.bind, Metrics: h.metrics, Log: h.log})
+	fetcher := func(*config.Plugin) policy.Fetcher { return nil }
+	if slices.Contains(t.Grants, "fetch") {
+		fetcher = func(*config.Plugin) policy.Fetcher { return w }
+	}
+	chain := policy.New(policy.Config{Route: &config.Route{Name: "test", Policies: t.Policies}, Bind: bound.bind, Fetcher: fetcher, Metrics: h.metrics, Log: h.log})
 	for n, s := range t.exchanges {
 		w.Pass(s.after)
 		w.Said() // what was logged while configuring, or before
@@ -136,7 +153,7 @@ func (h *Host) Run(ctx context.Context, t *Trial, use func(pool *plugin.Pool, ev
 		limited, cancel := context.WithTimeout(ctx, runTime)
 		s.play(limited, chain, o)
 		cancel()
-		o.log = w.Said()
+		o.log, o.fetches = w.Said(), w.Asked()
 		if wrong = s.judge(o); len(wrong) > 0 || ctx.Err() != nil {
 			return wrong, ctx.Err()
 		}
@@ -176,11 +193,8 @@ func (b *binding) Call(ctx context.Context, ev *plugin.Event, res *plugin.Result
 		return err
 	}
 	for i := range res.Ops {
-		switch op := &res.Ops[i]; op.Code {
-		case abi.OpMeter:
+		if op := &res.Ops[i]; op.Code == abi.OpMeter {
 			o.meters[string(op.Key)] += int64(binary.LittleEndian.Uint64(op.Value))
-		case abi.OpFetch:
-			o.fetches = append(o.fetches, string(op.Key))
 		}
 	}
 	return nil
@@ -270,7 +284,8 @@ func (s *step) forward(ctx context.Context, run *policy.Run, o *outcome) *exchan
 	return nil
 }
 
-// parts is the reply's body as stages are to see it: server-sent events whole where one wants that, and an end in any case.
+// parts is the reply's body as stages are to see it. Where one wants server-sent events they are whole, and the end comes by
+// itself, as it mostly does.
 func (s *step) parts(filter *policy.Filter) []string {
 	parts := s.reply.parts
 	if filter != nil && filter.Events() {
@@ -306,8 +321,14 @@ func (s *step) judge(o *outcome) (wrong []Failure) {
 	if len(wrong) > 0 && o.x.Problem != nil && len(o.faults) == 0 {
 		say(check{at: s.at}, "the answer was %s: %s %s", o.x.Problem.Code, o.x.Problem.Title, o.x.Problem.Detail)
 	}
-	if len(wrong) > 0 && o.log != "" {
-		say(check{at: s.at}, "the log:\n%s", clip(strings.TrimSuffix(o.log, "\n")))
+	var log []string
+	for line := range strings.Lines(o.log) {
+		if !strings.Contains(line, `msg="stage failed"`) { // that has been said
+			log = append(log, strings.TrimSuffix(line, "\n"))
+		}
+	}
+	if len(wrong) > 0 && len(log) > 0 {
+		say(check{at: s.at}, "the log:\n%s", clip(strings.Join(log, "\n")))
 	}
 	return wrong
 }

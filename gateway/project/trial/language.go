@@ -98,7 +98,7 @@ func expectBlock() schema.Block {
 			{Name: "targets", Kind: schema.Texts, Summary: "The upstreams of the call's targets, in order."},
 			{Name: "meters", Kind: schema.Constant, Summary: "What the plugin counted for this exchange, by meter: `{ greetings = 1 }`."},
 			{Name: "balances", Kind: schema.Constant, Summary: "What accounts have afterwards: `{ acme = 90 }`."},
-			{Name: "fetches", Kind: schema.Texts, Summary: "Names of the fetches made, in order."},
+			{Name: "fetches", Kind: schema.Texts, Summary: "The fetches made, in order: each by its name, or as `\"name GET https://auth.example.com/check\"`; to an upstream, `\"name GET upstream /path\"`."},
 			{Name: "log", Kind: schema.Texts, Summary: "Texts the log of this exchange holds."},
 			{Name: "fault", Kind: schema.Word, Words: faults(), Summary: "A stage fails, in this way."},
 		},

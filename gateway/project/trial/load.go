@@ -20,6 +20,7 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/fetch"
 	"github.com/postern-gateway/postern/gateway/project/world"
 	"github.com/postern-gateway/postern/gateway/route"
 	"github.com/postern-gateway/postern/gateway/schema"
@@ -191,6 +192,7 @@ func (l *loader) test(n *schema.Named[Trial]) {
 		}
 	}
 	l.world(t, s)
+	l.answers(t, s)
 	several := s.All("exchange")
 	for _, e := range several {
 		t.exchanges = append(t.exchanges, l.exchange(e, e.Span("after")))
@@ -222,6 +224,24 @@ func (l *loader) world(t *Trial, s *schema.Section) {
 			l.Errorf(a.Where("key"), "Duplicate key", "Another account of this test has the same key.")
 		}
 		t.World.Accounts[key] = exchange.Identity{Account: name, Key: "key-" + name, Name: name, Scopes: scopes}
+	}
+}
+
+// answers reads what fetches are answered with.
+func (l *loader) answers(t *Trial, s *schema.Section) {
+	t.World.Fetches = map[string]fetch.Answer{}
+	for _, f := range s.All("fetch") {
+		name := f.Labels[0]
+		if _, ok := t.World.Fetches[name]; ok {
+			l.Errorf(f.At, "Duplicate name", "This test answers the fetch %q already.", name)
+		}
+		a := fetch.Answer{Status: int(f.Count("status")), Header: l.header(f, "headers"), Body: []byte(f.Text("body")), Error: f.Word("error"), Cached: f.Flag("cached")}
+		for _, other := range []string{"status", "headers", "body", "cached"} {
+			if a.Error != "" && f.Set(other) {
+				l.Errorf(f.Where(other), "No answer", "A fetch that fails has no %s: remove it, or error.", other)
+			}
+		}
+		t.World.Fetches[name] = a
 	}
 }
 

@@ -63,3 +63,6 @@ func Plain(p *config.Plugin, policies []*config.Policy) *Trial {
 	plain.request.Request = exchange.Request{Protocol: exchange.HTTP1, Method: "GET", Scheme: "https", Authority: "localhost", Path: "/", Remote: netip.MustParseAddrPort("127.0.0.1:1")}
 	return &Trial{Name: "a plain request", Policies: policies, Grants: p.Grants, exchanges: []*step{plain}}
 }
+
+// Exchanges is how many exchanges the trial has.
+func (t *Trial) Exchanges() int { return len(t.exchanges) }
