@@ -191,6 +191,17 @@ func (w *Want) check(t *testing.T, n int, o *Outcome) {
 			t.Errorf("event %d: identity %+v, want %+v", n, *g, *i)
 		}
 	}
+	for i := range max(len(w.Fetches), len(o.Fetches)) {
+		switch {
+		case w.Fetches == nil:
+		case i >= len(w.Fetches):
+			t.Errorf("event %d: more fetches than %q: %s", n, w.Fetches, o.Fetches[i].String())
+		case i >= len(o.Fetches):
+			t.Errorf("event %d: no fetch %s", n, w.Fetches[i])
+		case w.Fetches[i] != o.Fetches[i].Name && w.Fetches[i] != o.Fetches[i].String():
+			t.Errorf("event %d: fetch %s, want %s", n, o.Fetches[i].String(), w.Fetches[i])
+		}
+	}
 	if w.Body != "" && string(o.Body) != w.Body {
 		t.Errorf("event %d: body\n%s\nwant\n%s", n, o.Body, w.Body)
 	}

@@ -69,8 +69,11 @@ type Case struct {
 	Exchange *exchange.Exchange // as the first event meets it; what is empty is filled in as a GET of "/"
 	Accounts map[string]exchange.Identity
 	Balances map[string]int64 // what accounts have; a hold and a charge cost one for each unit of usage
-	Events   []Event
-	Refused  string // the configuration is refused with a text that holds this; then there are no events
+	// Fetches are the answers to fetches, by the fetch's name, its URL, or its upstream's name, a space and the path. What is
+	// not there is unreachable. A plugin that awaits gets them at once, as part of the same event.
+	Fetches map[string]Fetched
+	Events  []Event
+	Refused string // the configuration is refused with a text that holds this; then there are no events
 }
 
 // Event is one event and what must come of it.
@@ -82,9 +85,10 @@ type Event struct {
 	// Exchange, when set, begins another exchange, with nothing carried. Before changes the exchange as the world would
 	// have, before the event.
 	Before    func(x *exchange.Exchange)
-	Body      []byte // nil: the event has no body
-	End       bool   // Body is the end of the body
-	Stream    bool   // Body is server-sent events
+	Fetches   map[string]Fetched // from this event on, in the place of the case's of the same names
+	Body      []byte             // nil: the event has no body
+	End       bool               // Body is the end of the body
+	Stream    bool               // Body is server-sent events
 	Truncated bool
 	Gone      bool
 	Want      Want
@@ -106,6 +110,7 @@ type Want struct {
 	Dropped    bool             // the body is empty after the event
 	Targets    []string         // names of the targets' upstreams, in order
 	Meters     map[string]int64 // counted in this event
+	Fetches    []string         // made in this event, in order: each by its name, or as "name METHOD URL", "name METHOD upstream path"
 	Done       bool
 	Check      func(t *testing.T, o *Outcome)
 }
@@ -118,6 +123,7 @@ type Outcome struct {
 	Changed  bool // the body was changed
 	Carry    []byte
 	Meters   map[string]int64
+	Fetches  []Asked // what the plugin asked for before it came to this
 	Done     bool
 	Fault    plugin.Kind
 	Detail   string // of the fault, for operators
@@ -324,7 +330,7 @@ func (c *Config) stages(t testing.TB, list []Stage) []*config.Stage {
 // run plays one case.
 func (c *Config) run(t *testing.T, k *Case, open func(*testing.T, *plugin.Host, *Config, []*config.Stage) (caller, error)) []*Outcome {
 	t.Helper()
-	world := world.New(world.Config{Accounts: k.Accounts, Balances: k.Balances})
+	world := world.New(world.Config{Accounts: k.Accounts, Balances: k.Balances, Fetches: k.Fetches})
 	c.worlds.Put(world)
 	defer c.host.Forget(c.Name)
 	list := k.Stages
@@ -357,6 +363,7 @@ func (c *Config) run(t *testing.T, k *Case, open func(*testing.T, *plugin.Host, 
 			x, carry = fill(e.Exchange), nil
 		}
 		world.Pass(e.After)
+		world.Tell(e.Fetches)
 		if e.Before != nil {
 			e.Before(x)
 		}
@@ -367,11 +374,9 @@ func (c *Config) run(t *testing.T, k *Case, open func(*testing.T, *plugin.Host, 
 		if e.Kind == abi.EventConfigure {
 			ev.Kind = kind(stages[e.Stage].Phase)
 		}
-		var res plugin.Result
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		err := call.Call(ctx, ev, &res)
+		o := c.event(ctx, world, call, x, stages[e.Stage].Phase, ev)
 		cancel()
-		o := apply(x, stages[e.Stage].Phase, ev, &res, err)
 		o.Log, o.World = world.Said(), world
 		if o.Carry != nil {
 			carry = o.Carry
