@@ -50,9 +50,11 @@ func (s *Server) Serve(ctx context.Context, x *exchange.Exchange) {
 	if problem = way.request(ctx); problem == nil && !way.replayed {
 		problem = way.forward(ctx)
 	}
+	if problem != nil && !x.Response.Started {
+		way.run.Answer(ctx, problem.Status, &problem.Header)
+	}
 	way.Account(ctx, x)
 	if problem != nil && !x.Response.Started {
-		way.run.Answer(context.WithoutCancel(ctx), problem.Status, &problem.Header)
 		answer(ctx, x, r.format, problem)
 	} else if problem != nil {
 		x.Problem = problem
