@@ -402,7 +402,7 @@ static inline postern_value postern_null(void) { return postern_value_of(postern
 static inline postern_string postern_raw(postern_value v) { return postern_string_of(v.raw, v.len); }
 
 // postern_kind is one of POSTERN_NULL to POSTERN_OBJECT.
-static inline int postern_kind(postern_value v) { return v.raw ? v.raw[0] : POSTERN_NULL; }
+static inline int postern_kind(postern_value v) { return v.raw ? (int)v.raw[0] : (int)POSTERN_NULL; }
 
 // postern_bool is the value of a bool, else false.
 static inline bool postern_bool(postern_value v) { return postern_kind(v) == POSTERN_BOOL && v.raw[1] != 0; }
@@ -1305,7 +1305,14 @@ static inline void postern_run_grow(postern_instance *i, uint32_t n) {
 	}                                                                                                                         \
 	POSTERN__FREESTANDING
 #else
-#define POSTERN__MODULE(configure, on)
+// Outside a module, a test writes a frame to the buffer of the instance, runs it, and reads the result of the instance.
+postern_instance *postern_native(void);
+void postern_native_configure(uint32_t length);
+void postern_native_on(uint32_t length);
+#define POSTERN__MODULE(configure, on)                                                                                        \
+	postern_instance *postern_native(void) { return &postern__instance; }                                                     \
+	void postern_native_configure(uint32_t length) { postern_run_configure(&postern__instance, length, configure); }          \
+	void postern_native_on(uint32_t length) { postern_run_on(&postern__instance, length, on); }
 #endif
 
 #ifdef __cplusplus

@@ -364,7 +364,7 @@ static void done(words w, uint32_t n) { (void)w, (void)n, postern_done(g.r); }
 
 static void fetch(words w, uint32_t n) {
 	static postern_field fields[64];
-	postern_request q = {0};
+	postern_request q = {{0}};
 	q.headers = fields;
 	for (uint32_t i = 2; i < n; i++) {
 		postern_string word = w[i], key = cut(&word, '=');
