@@ -618,6 +618,7 @@ rule "second" {}
 // denied is what a guest meets that was granted nothing.
 func denied() []play {
 	return []play{{name: "operations", base: accounts(), steps: []step{
+		asked("fetch a url=https://auth.example.com/; await; answer a", `answer.a=0,0,"denied",""`),
 		asked("get k; put k v 0; cas k - v 0; delete k; count k 1 0", "get=DENIED put=DENIED cas=DENIED delete=DENIED count=DENIED"),
 		at(exchange.Admit, "key secret; hold acme fast 4; settle hold-1 4 0 -; release hold-1; cacheget k; cacheput k v 1",
 			"key=DENIED hold=DENIED settle=DENIED release=DENIED cacheget=DENIED cacheput=DENIED"),
