@@ -5,6 +5,8 @@ BIN     := bin
 PLUGINS := $(notdir $(wildcard plugins/*))
 WASM    := $(foreach p,$(PLUGINS),plugins/$(p)/$(p).wasm)
 SOURCES := $(shell find gateway sdk examples -name '*.go' -not -name '*_test.go' -not -path '*/node_modules/*' 2>/dev/null) go.mod go.sum
+# Texts that the program holds, for new projects of plugins.
+SOURCES += $(wildcard gateway/project/scaffold/* sdk/*/build sdk/*/postern.* sdk/*/Cargo.toml sdk/*/src/*.rs sdk/*/example/* sdk/*/example/src/* sdk/*/assembly/*.ts)
 
 .PHONY: all run test unit lint fuzz bench soak faults plugins clean
 

@@ -10,7 +10,7 @@ import (
 
 // shell is what `postern plugin` may use of the program. What it serves, it serves as run does.
 func (a *App) shell() *project.Shell {
-	s := &project.Shell{Context: a.Context, Stdout: a.Stdout, Stderr: a.Stderr, ABIs: abis}
+	s := &project.Shell{Context: a.Context, Stdout: a.Stdout, Stderr: a.Stderr, ABIs: abis, Child: a.Child}
 	s.Serve = func(ctx context.Context, dir string, changed <-chan struct{}) error {
 		app := *a
 		app.Context = ctx

@@ -54,7 +54,7 @@ func (s *Shell) deliver(p *Project, wasm []byte, out string) error {
 	if err := writeFile(trying, wasm); err != nil {
 		return err
 	}
-	if _, err := s.check(p.alone(trying)); err != nil {
+	if _, err := s.check(p.alone(trying), s.cache()); err != nil {
 		return errors.Join(errors.New(strings.ReplaceAll(err.Error(), trying, out)), os.Remove(trying))
 	}
 	if err := os.Rename(trying, out); err != nil {

@@ -163,7 +163,7 @@ func (r *report) judge(s *Shell, wasm []byte, path string, m *manifest.Manifest,
 		return
 	}
 	name := strings.TrimSuffix(filepath.Base(path), ".wasm")
-	took, err := s.check(config.Alone(name, path, m))
+	took, err := s.check(config.Alone(name, path, m), "")
 	if err != nil {
 		r.Refusal = err.Error()
 		return

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -30,8 +31,10 @@ type Shell struct {
 	ABIs    func() []plugin.ABI
 	// Serve serves the configuration in a folder until ctx ends, and loads it again whenever changed says so.
 	Serve func(ctx context.Context, dir string, changed <-chan struct{}) error
-	// CacheDir is where modules compiled to machine code are kept between runs; empty: nowhere.
+	// CacheDir is where modules compiled to machine code are kept between runs; empty: nowhere. What was not used for a week is
+	// removed.
 	CacheDir string
+	Child    []string // the process that compiles modules, see plugin.Config; empty: this one
 }
 
 // Commands are the commands of `postern plugin`.
@@ -127,9 +130,10 @@ func (p *Project) alone(module string) *config.Plugin {
 	return config.Alone(p.Name, module, p.Manifest)
 }
 
-// check loads a module as a gateway does: it is admitted, compiled, and started once.
-func (s *Shell) check(p *config.Plugin) (took time.Duration, err error) {
-	host, err := plugin.NewHost(plugin.Config{ABIs: s.ABIs()})
+// check loads a module as a gateway does: it is admitted, compiled, and started once. What is compiled is kept in cacheDir,
+// if that is not empty.
+func (s *Shell) check(p *config.Plugin, cacheDir string) (took time.Duration, err error) {
+	host, err := plugin.NewHost(plugin.Config{ABIs: s.ABIs(), Child: s.Child, CacheDir: cacheDir})
 	if err != nil {
 		return 0, err
 	}
@@ -142,6 +146,26 @@ func (s *Shell) check(p *config.Plugin) (took time.Duration, err error) {
 		err = pool.Close(ctx)
 	}
 	return took, errors.Join(err, host.Close(ctx))
+}
+
+// keptFor is how long compiled modules are kept after their last use, as far as the file system tells.
+const keptFor = 7 * 24 * time.Hour
+
+// cache returns the folder for compiled modules, without those that nobody has used for long.
+func (s *Shell) cache() string {
+	if s.CacheDir == "" {
+		return ""
+	}
+	_ = filepath.WalkDir(s.CacheDir, func(name string, d fs.DirEntry, err error) error { // what can not be removed stays
+		if err != nil || d.IsDir() {
+			return nil
+		}
+		if info, err := d.Info(); err == nil && time.Since(info.ModTime()) > keptFor {
+			_ = os.Remove(name)
+		}
+		return nil
+	})
+	return s.CacheDir
 }
 
 // readFile reads a file of at most so many octets.

@@ -67,7 +67,7 @@ func (s *Shell) rehearse(dir, module string, debug bool) (*stage, error) {
 		}
 		return os.RemoveAll(scratch)
 	}
-	if st.host, err = trial.NewHost(trial.Config{Plugin: st.plugin, ABIs: s.ABIs(), CacheDir: s.CacheDir}); err != nil {
+	if st.host, err = trial.NewHost(trial.Config{Plugin: st.plugin, ABIs: s.ABIs(), CacheDir: s.cache(), Child: s.Child}); err != nil {
 		return nil, errors.Join(err, remove())
 	}
 	st.close = func() error {

@@ -31,7 +31,8 @@ const maxBody = 64 << 20
 type Config struct {
 	Plugin   *config.Plugin // with the module's path
 	ABIs     []plugin.ABI
-	CacheDir string // where compiled code is kept between runs; empty: in memory only
+	CacheDir string   // where compiled code is kept between runs, see plugin.Config
+	Child    []string // the process that compiles, see plugin.Config; empty: this one
 }
 
 // Host runs the trials of one plugin, one after the other. It is not safe for concurrent use.
@@ -55,7 +56,7 @@ func NewHost(c Config) (*Host, error) {
 	}
 	h.metrics = t.Metrics
 	h.host, err = plugin.NewHost(plugin.Config{
-		Log: h.log, CacheDir: c.CacheDir, ABIs: c.ABIs, Services: plugin.Services{Accounts: h.stand, Ledger: h.stand},
+		Log: h.log, CacheDir: c.CacheDir, Child: c.Child, ABIs: c.ABIs, Services: plugin.Services{Accounts: h.stand, Ledger: h.stand},
 		Now: h.stand.Now, Random: h.stand,
 	})
 	if err != nil {
