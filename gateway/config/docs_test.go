@@ -27,9 +27,9 @@ func TestReference(t *testing.T) {
 	}
 	text := string(old)
 	for name, table := range map[string]string{
-		"config.hcl":          blockTables(schema.Main()),
-		"policies/*.hcl":      blockTables(schema.PolicyFile()),
-		"policies/*_test.hcl": blockTables(schema.TestFile()),
+		"config.hcl":          schema.Main().Docs(),
+		"policies/*.hcl":      schema.PolicyFile().Docs(),
+		"policies/*_test.hcl": schema.TestFile().Docs(),
 		"functions":           functionTable(),
 		"attributes":          attributeTable(),
 	} {
@@ -84,72 +84,6 @@ func TestReferenceExamples(t *testing.T) {
 	if got := outcome(t, dir, opt); got != "ok\n" {
 		t.Error(got)
 	}
-}
-
-// blockTables documents every block below b, each after the one it stands in.
-func blockTables(b *schema.Block) string {
-	var out strings.Builder
-	var walk func(b *schema.Block, path string, depth int)
-	walk = func(b *schema.Block, path string, depth int) {
-		name := b.Name
-		for _, l := range b.Labels {
-			name += " " + strings.ToUpper(l)
-		}
-		if path != "" {
-			name = path + " → " + name
-		}
-		fmt.Fprintf(&out, "\n%s `%s`\n\n%s %s\n", strings.Repeat("#", min(3+depth, 5)), name, b.Summary, often(b))
-		if len(b.Arguments) > 0 {
-			out.WriteString("\n| argument | kind | default | |\n|---|---|---|---|\n")
-		}
-		for _, a := range b.Arguments {
-			preset := "–"
-			if a.Required {
-				preset = "required"
-			} else if a.Preset != "" {
-				preset = "`" + a.Preset + "`"
-			}
-			about := a.Summary
-			if len(a.Words) > 0 {
-				about += " One of `" + strings.Join(a.Words, "`, `") + "`."
-				if a.Kind == schema.Words {
-					about = strings.Replace(about, "One of", "Any of", 1)
-				}
-			}
-			if bounds := a.Bounds(); bounds != "" {
-				about += " " + strings.ToUpper(bounds[:1]) + bounds[1:] + "."
-			}
-			if a.Secret {
-				about += " May be secret."
-			}
-			fmt.Fprintf(&out, "| `%s` | %s | %s | %s |\n", a.Name, a.Kind, preset, about)
-		}
-		for i := range b.Blocks {
-			// The seven phases are alike; one stands for all.
-			if n := &b.Blocks[i]; len(n.Labels) == 0 || n.Labels[0] != "plugin" || n.Name == "authenticate" {
-				walk(n, name, depth+1)
-			}
-		}
-	}
-	for i := range b.Blocks {
-		if b.Name != schema.MainFile && b.Blocks[i].Name == "locals" {
-			continue
-		}
-		walk(&b.Blocks[i], "", 0)
-	}
-	return strings.ReplaceAll(out.String()+"\n", "authenticate PLUGIN", "PHASE PLUGIN")
-}
-
-func often(b *schema.Block) string {
-	switch {
-	case b.Required && b.Repeat:
-		return "At least one."
-	case b.Required:
-		return "Exactly one."
-	case b.Repeat:
-		return "Any number."
-	}
-	return "At most one."
 }
 
 func functionTable() string {
