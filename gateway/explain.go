@@ -169,6 +169,9 @@ func explainChain(b *strings.Builder, r *config.Route) {
 				}
 			}
 			fmt.Fprintf(b, "    may use: %s\n", none(strings.Join(s.Plugin.Grants, ", ")))
+			if f := s.Plugin.Fetch; len(f.Origins)+len(f.Upstreams) > 0 {
+				fmt.Fprintf(b, "    may ask: %s\n", strings.Join(f.Destinations(), ", "))
+			}
 			fmt.Fprintf(b, "    within %s; a fault %s\n", duration(s.Timeout), either(s.Allow, "lets the request pass (on_error = allow)", "denies the request"))
 		}
 	}

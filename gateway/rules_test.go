@@ -23,7 +23,7 @@ const module = "github.com/postern-gateway/postern"
 // layers is the house from the roof down: a package may import packages of lower rows only, never of its own row. A
 // row names folders; "x/*" stands for every folder directly below x.
 var layers = [][]string{
-	{"gateway", "gateway/bench", "sdk/conformance", "sdk/go/*", "examples/*", "examples/sandbox/*", "plugins/*"},
+	{"gateway", "gateway/bench", "sdk/conformance", "sdk/go/*", "examples/*", "examples/sandbox/*", "examples/authorization-service/*", "plugins/*"},
 	{"gateway/admin", "gateway/console", "gateway/project", "sdk/plugintest", "plugins/redact/placeholder"},
 	{"gateway/server", "gateway/fleet", "gateway/project/trial", "plugins/redact/detect"},
 	{"gateway/policy", "gateway/project/world", "gateway/proxy", "gateway/plugin/abi1", "gateway/plugin/proxywasm"},

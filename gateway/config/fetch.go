@@ -149,3 +149,19 @@ func hostOf(name string) (string, error) {
 	}
 	return ascii, nil
 }
+
+// Destinations are the origins and upstreams a plugin may send requests to, as people read them.
+func (f *PluginFetch) Destinations() []string {
+	var list []string
+	for _, o := range f.Origins {
+		text := o.Scheme + "://" + o.Host
+		if o.Private {
+			text += " (also in a private network)"
+		}
+		list = append(list, text)
+	}
+	for _, u := range f.Upstreams {
+		list = append(list, "upstream."+u.Name)
+	}
+	return list
+}
