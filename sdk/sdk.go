@@ -14,9 +14,11 @@ import (
 
 // Each file is named by kind, so that nothing that a build leaves in these folders gets in.
 //
-//go:embed go/*.go go/example/main.go go/example/plugin.hcl abi/*.go
+//go:embed go/*.go go/json/*.go go/example/main.go go/example/plugin.hcl abi/*.go
 //go:embed c/build c/postern.h c/example/policy.c c/example/plugin.hcl
 //go:embed rust/build rust/Cargo.toml rust/src/*.rs rust/example/Cargo.toml rust/example/Cargo.lock rust/example/src/lib.rs rust/example/plugin.hcl
+//go:embed assemblyscript/build assemblyscript/package.json assemblyscript/package-lock.json assemblyscript/.npmrc
+//go:embed assemblyscript/assembly/*.ts assemblyscript/example/assembly/*.ts assemblyscript/example/plugin.hcl
 //go:embed zig/build zig/postern.zig zig/example/policy.zig zig/example/plugin.hcl
 var files embed.FS
 
@@ -44,7 +46,7 @@ func Languages() []Language {
 		{
 			Name: "go", Title: "Go", Source: "main.go", Needs: "Go 1.24 or later: https://go.dev/dl",
 			marks:  []string{"go.mod", "*.go"},
-			copies: [][2]string{{"go/example/main.go", ""}, {"go/example/plugin.hcl", ""}, {"go/*.go", Folder}, {"abi/*.go", Folder + "/abi"}},
+			copies: [][2]string{{"go/example/main.go", ""}, {"go/example/plugin.hcl", ""}, {"go/*.go", Folder}, {"go/json/*.go", Folder + "/json"}, {"abi/*.go", Folder + "/abi"}},
 			replace: []string{
 				`"github.com/postern-gateway/postern/sdk/abi"`, `"NAME/postern/abi"`,
 				`"github.com/postern-gateway/postern/sdk/go"`, `"NAME/postern"`,
@@ -69,14 +71,25 @@ func Languages() []Language {
 				"typeof unsafe unsized use virtual where while yield ",
 		},
 		{
-			Name: "zig", Title: "Zig", Source: "policy.zig", Needs: "Zig 0.14 or later: pip install ziglang, or https://ziglang.org/download",
-			marks:  []string{"*.zig"},
-			copies: [][2]string{{"zig/example/*", ""}, {"zig/build", Folder}, {"zig/postern.zig", Folder}},
+			Name: "assemblyscript", Title: "AssemblyScript", Source: "assembly/index.ts",
+			Needs: "Node.js 20 or later and npm, which fetches the compiler the first time: https://nodejs.org",
+			marks: []string{"assembly/*.ts"},
+			copies: [][2]string{
+				{"assemblyscript/example/*.hcl", ""}, {"assemblyscript/example/assembly/*", "assembly"},
+				{"assemblyscript/build", Folder}, {"assemblyscript/package*.json", Folder}, {"assemblyscript/.npmrc", Folder},
+				{"assemblyscript/assembly/*", Folder + "/assembly"},
+			},
+			replace: []string{`"../../assembly`, `"../postern/assembly`},
 		},
 		{
 			Name: "c", Title: "C", Source: "policy.c", Needs: "clang and lld: apt-get install clang lld",
 			marks:  []string{"*.c", "*.cc", "*.cpp"},
 			copies: [][2]string{{"c/example/*", ""}, {"c/build", Folder}, {"c/postern.h", Folder}},
+		},
+		{
+			Name: "zig", Title: "Zig", Source: "policy.zig", Needs: "Zig 0.14 or later: pip install ziglang, or https://ziglang.org/download",
+			marks:  []string{"*.zig"},
+			copies: [][2]string{{"zig/example/*", ""}, {"zig/build", Folder}, {"zig/postern.zig", Folder}},
 		},
 	}
 }
