@@ -213,7 +213,7 @@ func (f *Fetcher) do(ctx context.Context, calls []Call, names []string, answers 
 		switch {
 		case err != nil:
 			answers[i].Error = abi.FetchInvalid
-			f.log.Debug("a plugin's fetch is malformed", "plugin", f.plugin, "fetch", names[i])
+			f.log.Debug("a plugin's fetch is malformed", "plugin", f.plugin, "fetch", names[i], "error", plain(err))
 		case !f.allowed(r):
 			f.log.Warn("a plugin asks for what was not granted", "plugin", f.plugin, "fetch", names[i], "to", r.where())
 		case !room:

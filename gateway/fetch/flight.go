@@ -211,8 +211,10 @@ func (f *Fetcher) roundTrip(ctx context.Context, r *Request) (*Response, error) 
 	}
 	switch {
 	case len(r.Body) > 0:
-		// Without GetBody the transport sends it once only.
-		out.Body, out.ContentLength = io.NopCloser(bytes.NewReader(r.Body)), int64(len(r.Body))
+		// The transport sends it again only when nothing of it was written, or when a field idempotency-key allows it.
+		body := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(r.Body)), nil }
+		out.Body, _ = body()
+		out.GetBody, out.ContentLength = body, int64(len(r.Body))
 	case r.Method == http.MethodPost, r.Method == http.MethodPut, r.Method == http.MethodPatch:
 		out.Body = http.NoBody // the transport then says that its length is 0
 	}
