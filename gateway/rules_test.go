@@ -40,6 +40,7 @@ var layers = [][]string{
 var reasons = map[string]string{
 	"github.com/agext/levenshtein":                                    "Did you mean: the edit distance HCL's own messages use",
 	"github.com/alecthomas/kong":                                      "the command line as structs, one a subcommand",
+	"github.com/c2sp/wycheproof":                                      "vectors of signatures and keys that a token plugin must refuse, for its tests",
 	"github.com/coder/websocket":                                      "a real WebSocket client and server for the tests",
 	"github.com/dgraph-io/badger/v4":                                  "the embedded store",
 	"github.com/google/go-cmp":                                        "readable differences in tests",

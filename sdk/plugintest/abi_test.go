@@ -109,8 +109,8 @@ func TestDocumentedPlugin(t *testing.T) {
 	}
 	for name, text := range map[string]string{
 		"main.go": blocks(t, "go")[0], "plugin.hcl": blocks(t, "hcl")[0],
-		"go.mod":  "module example.com/greet\n\ngo 1.26.0\n",
-		"go.work": "go 1.26.0\n\nuse (\n\t.\n\t" + repository + "\n)\n",
+		"go.mod":  "module example.com/greet\n\ngo 1.26.4\n",
+		"go.work": "go 1.26.4\n\nuse (\n\t.\n\t" + repository + "\n)\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text+"\n"), 0o600); err != nil {
 			t.Fatal(err)
