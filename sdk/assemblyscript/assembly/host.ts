@@ -65,10 +65,10 @@ const MOST_ANSWER: usize = 65536;
 
 const INPUT: usize = memory.data(1024, 8);
 const OUTPUT: usize = memory.data(4096, 8);
-const LINE: usize = memory.data(1024, 8);
+const LINE: usize = memory.data(4096, 8);
 
 /** Lines for the log are put together here. */
-const line: Writer = Writer.over(LINE, 1024);
+const line: Writer = Writer.over(LINE, 4096, true);
 
 /**
  * Writes a line to the gateway's log under the plugin's name. Lines are cut at 1 KiB, and an event may write 8 KiB. Write no
@@ -76,7 +76,7 @@ const line: Writer = Writer.over(LINE, 1024);
  */
 export function log<T>(level: Level, text: T): void {
   line.clear().put<T>(text);
-  hostLog(level, line.address, line.length);
+  hostLog(level, line.address, line.used);
 }
 
 /**
@@ -145,8 +145,8 @@ export class Host {
   /** Writes value only when what is stored is old, null meaning nothing; else Conflict (grant state). */
   cas<K, T>(key: K, old: Bytes | null, value: T, ttl: i64): bool {
     const to = this.begin().u64(<u64>ttl).u32(0).u32(old === null ? 0xffffffff : <u32>old.length);
-    const at = to.length;
-    to.put<K>(key).set(8, <u32>(to.length - at));
+    const at = to.used;
+    to.put<K>(key).set(8, <u32>(to.used - at));
     if (old !== null) to.put(old);
     to.put<T>(value);
     return this.ask(Code.CAS) >= 0;
@@ -239,10 +239,10 @@ export class Host {
     const input = this.input;
     const output = this.output;
     if (input.full) return this.went(HostError.Invalid);
-    let n = hostOp(code, input.address, input.length, output.address, output.room);
+    let n = hostOp(code, input.address, input.used, output.address, output.room);
     if (n == HostError.TooSmall && output.room < MOST_ANSWER) {
       output.clear();
-      if (output.reserve(MOST_ANSWER)) n = hostOp(code, input.address, input.length, output.address, output.room);
+      if (output.reserve(MOST_ANSWER)) n = hostOp(code, input.address, input.used, output.address, output.room);
     }
     return this.went(n > <i64>output.room ? HostError.TooSmall : n);
   }

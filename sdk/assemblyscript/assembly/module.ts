@@ -77,7 +77,7 @@ export function postern_on(kind: i32, length: i32): i64 {
   const failure = result.failure;
   if (failure !== null) fail(failure);
   const operations = result.operations;
-  return ((<i64>result.action) << 56) | ((<i64>operations.length) << 32) | <i64>operations.address;
+  return ((<i64>result.action) << 56) | ((<i64>operations.used) << 32) | <i64>operations.address;
 }
 
 /** Drops what the plugin wrote and says why, in the shape of an answer that nobody sees. */
@@ -85,7 +85,7 @@ function fail(why: string): void {
   result.clear();
   const text = new Writer().put(why);
   // Cut between two characters, and without control characters, which the gateway would refuse.
-  let end: usize = text.length;
+  let end: usize = text.used;
   if (end > TEXT) {
     end = TEXT;
     while (end > 0 && (load<u8>(text.address + end) & 0xc0) == 0x80) end--;

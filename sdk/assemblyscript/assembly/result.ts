@@ -152,7 +152,7 @@ export class Result {
    */
   fetch(name: string, fetch: Fetch): void {
     const to = this.begin(Operation.Fetch, name);
-    const at = to.length;
+    const at = to.used;
     to.object(0);
     let members: u32 = fetch.fields > 0 ? 1 : 0;
     members += text(to, "url", fetch.url) + text(to, "upstream", fetch.upstream) + text(to, "path", fetch.path);
@@ -179,13 +179,13 @@ export class Result {
 
   private begin(operation: Operation, key: string): Writer {
     const to = this.operations;
-    const head = to.length;
+    const head = to.used;
     to.u64(operation).put(key);
-    const length = to.length - head - 8;
+    const length = to.used - head - 8;
     if (length > 0xffff) this.failure = "a name in the result is longer than 65,535 octets";
     else if (!to.full) store<u16>(to.address + head, <u16>length, 2);
     this.head = head;
-    this.at = to.length;
+    this.at = to.used;
     return to;
   }
 
@@ -194,7 +194,7 @@ export class Result {
 
   /** The length of an operation's value is known when it has been written. */
   private end(to: Writer): void {
-    to.set(this.head + 4, <u32>(to.length - this.at));
+    to.set(this.head + 4, <u32>(to.used - this.at));
   }
 }
 

@@ -15,8 +15,8 @@ export const MOST: usize = 0xffffff;
 export class Writer {
   /** Where the octets are. */
   address: usize = 0;
-  /** How many there are. */
-  length: usize = 0;
+  /** For the SDK: how many there are. */
+  used: usize = 0;
   /** Something did not fit. */
   full: bool = false;
   private capacity: usize = 0;
@@ -26,13 +26,22 @@ export class Writer {
   private own: bool = false;
   private grown: bool = false;
 
-  /** For the SDK: a writer to static memory, which takes pages when it grows. */
-  static over(address: usize, capacity: usize): Writer {
+  /** What does not fit is cut. */
+  private cuts: bool = false;
+
+  /** For the SDK: a writer to static memory, which takes pages when it grows, or cuts what does not fit. */
+  static over(address: usize, capacity: usize, cuts: bool = false): Writer {
     const w = new Writer();
+    w.cuts = cuts;
     w.address = address;
     w.capacity = capacity;
     w.own = true;
     return w;
+  }
+
+  /** How many octets were written. */
+  get length(): i32 {
+    return <i32>this.used;
   }
 
   /** How much memory it has. */
@@ -40,19 +49,19 @@ export class Writer {
     return this.capacity;
   }
 
-  /** What was written, until it is cleared or grows. */
+  /** What was written; it is there until the writer is cleared, grows, or is not used any more. */
   get bytes(): Bytes {
-    return Bytes.at(this.address, <i32>this.length);
+    return Bytes.at(this.address, <i32>this.used);
   }
 
   /** What was written, as a string. */
   toString(): string {
-    return String.UTF8.decodeUnsafe(this.address, this.length);
+    return String.UTF8.decodeUnsafe(this.address, this.used);
   }
 
   /** Drops what was written, and keeps the memory for what comes. */
   clear(): Writer {
-    this.length = 0;
+    this.used = 0;
     this.full = false;
     return this;
   }
@@ -67,7 +76,7 @@ export class Writer {
     } else if (isReference<T>() && !isManaged<T>() && offsetof<T>() == offsetof<Bytes>()) {
       this.append(changetype<Bytes>(what).address, changetype<Bytes>(what).length);
     } else if (isManaged<T>() && idof<T>() == idof<Writer>()) {
-      this.append(changetype<Writer>(what).address, changetype<Writer>(what).length);
+      this.append(changetype<Writer>(what).address, changetype<Writer>(what).used);
     } else {
       ERROR("a string, Bytes, a Writer or a whole number can be put");
     }
@@ -116,9 +125,9 @@ export class Writer {
 
   /** For the SDK: what is put, after its length. */
   sized<T>(what: T): Writer {
-    const at = this.length;
+    const at = this.used;
     this.u32(0).put<T>(what);
-    return this.set(at, <u32>(this.length - at - 4));
+    return this.set(at, <u32>(this.used - at - 4));
   }
 
   /** For the SDK: writes over the u32 at an offset. */
@@ -129,49 +138,51 @@ export class Writer {
 
   u8(n: u8): Writer {
     if (this.fits(1)) {
-      store<u8>(this.address + this.length, n);
-      this.length += 1;
+      store<u8>(this.address + this.used, n);
+      this.used += 1;
     }
     return this;
   }
 
   u16(n: u16): Writer {
     if (this.fits(2)) {
-      store<u16>(this.address + this.length, n);
-      this.length += 2;
+      store<u16>(this.address + this.used, n);
+      this.used += 2;
     }
     return this;
   }
 
   u32(n: u32): Writer {
     if (this.fits(4)) {
-      store<u32>(this.address + this.length, n);
-      this.length += 4;
+      store<u32>(this.address + this.used, n);
+      this.used += 4;
     }
     return this;
   }
 
   u64(n: u64): Writer {
     if (this.fits(8)) {
-      store<u64>(this.address + this.length, n);
-      this.length += 8;
+      store<u64>(this.address + this.used, n);
+      this.used += 8;
     }
     return this;
   }
 
   /** Appends the octets at an address. */
   append(address: usize, length: usize): void {
+    if (this.cuts) length = min(length, this.capacity - this.used);
     if (!this.fits(length)) return;
-    memory.copy(this.address + this.length, address, length);
-    this.length += length;
+    memory.copy(this.address + this.used, address, length);
+    this.used += length;
   }
 
   private text(s: string): void {
-    const units = <usize>s.length;
+    let units = <usize>s.length;
+    if (this.cuts) units = min(units, (this.capacity - this.used) / 3);
     // A unit becomes three octets at most; only where there is little room do they have to be counted first.
     const octets = units * 3;
-    if (!this.fits(octets <= this.capacity - this.length ? octets : <usize>String.UTF8.byteLength(s))) return;
-    this.length += String.UTF8.encodeUnsafe(changetype<usize>(s), <i32>units, this.address + this.length);
+    if (!this.fits(octets <= this.capacity - this.used ? octets : <usize>String.UTF8.byteLength(s))) return;
+    this.used += String.UTF8.encodeUnsafe(changetype<usize>(s), <i32>units, this.address + this.used);
   }
 
   private decimal(n: i64, unsigned: bool): void {
@@ -183,26 +194,26 @@ export class Writer {
     let digits = 1;
     for (let r = rest / 10; r > 0; r /= 10) digits++;
     if (!this.fits(digits)) return;
-    for (let at = this.address + this.length + digits; digits > 0; digits--) {
+    for (let at = this.address + this.used + digits; digits > 0; digits--) {
       store<u8>(--at, <u8>(0x30 + (rest % 10)));
       rest /= 10;
-      this.length++;
+      this.used++;
     }
   }
 
   // @ts-ignore: decorator
   @inline
   private fits(n: usize): bool {
-    return n <= this.capacity - this.length && !this.full ? true : this.grow(n);
+    return n <= this.capacity - this.used && !this.full ? true : this.grow(n);
   }
 
   /** Makes room for n octets more. After the first time that fails nothing is written any more. */
   private grow(n: usize): bool {
-    if (this.full || n > MOST || this.length + n > MOST) {
+    if (this.full || n > MOST || this.used + n > MOST) {
       this.full = true;
       return false;
     }
-    return this.reserve(min(max(this.length + n, max(this.capacity * 2, 256)), MOST + 1));
+    return this.reserve(min(max(this.used + n, max(this.capacity * 2, 256)), MOST + 1));
   }
 
   /** For the SDK: makes it have memory for that many octets, as pages of its own or managed. */
@@ -210,7 +221,7 @@ export class Writer {
     if (capacity <= this.capacity) return true;
     if (!this.own) {
       const array = new StaticArray<u8>(<i32>capacity);
-      memory.copy(changetype<usize>(array), this.address, this.length);
+      memory.copy(changetype<usize>(array), this.address, this.used);
       this.managed = array;
       this.address = changetype<usize>(array);
       this.capacity = capacity;
@@ -231,7 +242,7 @@ export class Writer {
       this.full = true;
       return false;
     }
-    memory.copy(address, this.address, this.length);
+    memory.copy(address, this.address, this.used);
     if (this.grown) give(this.address, this.capacity);
     this.address = address;
     this.capacity = room;
