@@ -21,6 +21,7 @@ import (
 	"strings"
 
 	"github.com/postern-gateway/postern/gateway/manifest"
+	"github.com/postern-gateway/postern/gateway/plugin/body"
 )
 
 // What Meter adds to a module. Read refuses modules that have any of it already.
@@ -78,17 +79,9 @@ func (l Limits) withDefaults() Limits {
 	}
 }
 
-// Refusal says why a module may not run.
-type Refusal struct {
-	Section string // the section it is about, "module" for the whole
-	Offset  int    // in octets from the module's beginning
-	Reason  string
-}
-
-// Error names section, offset and reason.
-func (r *Refusal) Error() string {
-	return fmt.Sprintf("%s at octet %d: %s", r.Section, r.Offset, r.Reason)
-}
+// Refusal says why a module may not run: the section it is about, "module" for the whole, the offset in octets from the
+// module's beginning, and the reason.
+type Refusal = body.Refusal
 
 // Import is something a module wants from its host.
 type Import struct {

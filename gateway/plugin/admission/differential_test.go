@@ -122,4 +122,3 @@ func FuzzMeter(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, seed uint64) { compare(t, generate(seed).Bytes()) })
 }
-

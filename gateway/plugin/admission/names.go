@@ -1,5 +1,7 @@
 package admission
 
+import "github.com/postern-gateway/postern/gateway/plugin/body"
+
 // Parts of the name section (core specification, appendix 7.4.1).
 const (
 	nameModule    = 0
@@ -13,52 +15,52 @@ func (m *Module) names() []byte {
 	if !ok {
 		return nil
 	}
-	r := &reader{wasm: content, end: len(content), section: nameSection}
-	var w writer
+	r := &body.Reader{Wasm: content, End: len(content), Section: nameSection}
+	var w body.Writer
 	last := -1
-	for r.more() {
-		id := r.octet()
-		size := int(r.u32())
-		if size > r.end-r.at || int(id) <= last {
+	for r.More() {
+		id := r.Octet()
+		size := int(r.U32())
+		if size > r.End-r.At || int(id) <= last {
 			return nil
 		}
 		last = int(id)
-		part := &reader{wasm: content, at: r.at, end: r.at + size}
-		r.at += size
-		var out writer
+		part := &body.Reader{Wasm: content, At: r.At, End: r.At + size}
+		r.At += size
+		var out body.Writer
 		switch id {
 		case nameModule:
-			out.name(part.name(maxName))
+			out.Name(part.Name(maxName))
 		case nameFunctions:
 			m.functionNames(part, &out)
 		default:
 			continue
 		}
-		if part.err != nil || part.more() {
+		if part.Err != nil || part.More() {
 			return nil
 		}
-		w.section(id, out.b)
+		w.Section(id, out.B)
 	}
-	if r.err != nil {
+	if r.Err != nil {
 		return nil
 	}
-	return w.b
+	return w.B
 }
 
-func (m *Module) functionNames(r *reader, w *writer) {
-	n := r.count("names", 2, m.functions())
-	w.u32(uint32(n))
+func (m *Module) functionNames(r *body.Reader, w *body.Writer) {
+	n := r.Count("names", 2, len(m.space.Calls))
+	w.U32(uint32(n))
 	last := int64(-1)
 	for range n {
-		at := r.at
-		index := r.index("function", m.functions())
+		at := r.At
+		index := r.Index("function", len(m.space.Calls))
 		if int64(index) <= last {
-			r.fail(at, "names are out of order")
+			r.Fail(at, "names are out of order")
 		}
 		last = int64(index)
-		w.u32(m.renumber(index))
-		w.name(r.name(len(r.wasm)))
-		if r.err != nil {
+		w.U32(m.space.Renumber(index))
+		w.Name(r.Name(len(r.Wasm)))
+		if r.Err != nil {
 			return
 		}
 	}

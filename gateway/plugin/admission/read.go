@@ -2,16 +2,16 @@ package admission
 
 import (
 	"fmt"
-	"strings"
+
+	"github.com/postern-gateway/postern/gateway/plugin/body"
 )
 
 const (
 	page        = 64 << 10
 	maxPages    = 65536 // that 32 bits can address
 	maxName     = 16 << 10
-	maxParams   = 255   // of a function type, and as many results
-	maxTargets  = 16384 // of a br_table
-	maxCustom   = 1024  // sections
+	maxParams   = 255  // of a function type, and as many results
+	maxCustom   = 1024 // sections
 	nameSection = "name"
 	// localsFactor times the locals one function may have is what all of them may.
 	localsFactor = 256
@@ -50,21 +50,15 @@ type Module struct {
 	limits Limits
 
 	sections []section
-	types    []functionType
+	space    body.Space
 	imports  []Import
-	importAt []int    // where each import stands
-	calls    []uint32 // types of all functions, the imported ones first
-	imported int      // functions among them
+	importAt []int // where each import stands
 	tables   []table
 	memories []memory
 	globals  []global
 	exports  []Export
-	elements int // segments
-	segments int // of data, as the data count section says
-	counted  bool
-	bodies   []body
-	leaves   []uint8 // what each costs its callers, 0 when it is charged itself
-	locals   int     // of all functions
+	counted  bool // the segments of data are
+	bodies   []body.Span
 }
 
 // section is where a section's content stands.
@@ -72,46 +66,6 @@ type section struct {
 	id         byte
 	name       string
 	start, end int
-}
-
-type functionType struct{ params, results []byte }
-
-// String is "(i32, i32) -> i64", and "() -> ()" for nothing.
-func (t functionType) String() string {
-	results := typeList(t.results)
-	if len(t.results) != 1 {
-		results = "(" + results + ")"
-	}
-	return "(" + typeList(t.params) + ") -> " + results
-}
-
-func typeList(types []byte) string {
-	names := make([]string, len(types))
-	for i, t := range types {
-		names[i] = typeName(t)
-	}
-	return strings.Join(names, ", ")
-}
-
-// typeName is empty for what is no value type of the core specification 2.0.
-func typeName(t byte) string {
-	switch t {
-	case typeI32:
-		return "i32"
-	case typeI64:
-		return "i64"
-	case typeF32:
-		return "f32"
-	case typeF64:
-		return "f64"
-	case 0x7b:
-		return "v128"
-	case typeFunc:
-		return "funcref"
-	case typeExtern:
-		return "externref"
-	}
-	return ""
 }
 
 type table struct {
@@ -132,36 +86,16 @@ type global struct {
 
 func (g global) String() string {
 	if g.mutable {
-		return "mut " + typeName(g.kind)
+		return "mut " + body.TypeName(g.kind)
 	}
-	return typeName(g.kind)
-}
-
-// body is where a function's locals begin, and where its code and it end.
-type body struct{ start, code, end int }
-
-func (m *Module) functions() int { return len(m.calls) }
-
-// leaf is what a function costs its callers, 0 when it is charged itself.
-func (m *Module) leaf(function uint32) int64 {
-	if i := int(function) - m.imported; i >= 0 && i < len(m.leaves) {
-		return int64(m.leaves[i])
-	}
-	return 0
-}
-
-// renumber is the index of a function when the imports of the meter stand after the module's own.
-func (m *Module) renumber(function uint32) uint32 {
-	if int(function) < m.imported {
-		return function
-	}
-	return function + meterFunctions
+	return body.TypeName(g.kind)
 }
 
 // Read parses a module and holds it to l. The error is a *Refusal.
 func Read(wasm []byte, l Limits) (*Module, error) {
 	m := &Module{wasm: wasm, limits: l.withDefaults()}
-	r := &reader{wasm: wasm, end: len(wasm), section: "module"}
+	r := &body.Reader{Wasm: wasm, End: len(wasm), Section: "module"}
+	m.space.Nesting, m.space.Locals = m.limits.Nesting, m.limits.Locals
 	if int64(len(wasm)) > m.limits.Module {
 		return nil, &Refusal{Section: "module", Reason: fmt.Sprintf("%d octets, more than %d", len(wasm), m.limits.Module)}
 	}
@@ -175,66 +109,66 @@ func Read(wasm []byte, l Limits) (*Module, error) {
 	default:
 		return nil, &Refusal{Section: "module", Offset: 4, Reason: "not of version 1"}
 	}
-	r.at = 8
+	r.At = 8
 	var last section
 	names, customs := 0, 0
-	for r.more() && r.err == nil {
-		at := r.at
-		s := section{id: r.octet()}
+	for r.More() && r.Err == nil {
+		at := r.At
+		s := section{id: r.Octet()}
 		if s.id > secDataCount {
 			switch s.id {
 			case 13:
-				r.fail(at, "section 13 is of the proposal exception handling, which is not supported")
+				r.Fail(at, "section 13 is of the proposal exception handling, which is not supported")
 			default:
-				r.fail(at, "section %d does not exist", s.id)
+				r.Fail(at, "section %d does not exist", s.id)
 			}
 			break
 		}
 		s.name = sectionName(s.id)
-		size := int(r.u32())
-		if size > r.end-r.at {
-			r.fail(at, "section %s of %d octets does not fit into the %d that are left", s.name, size, r.end-r.at)
+		size := int(r.U32())
+		if size > r.End-r.At {
+			r.Fail(at, "section %s of %d octets does not fit into the %d that are left", s.name, size, r.End-r.At)
 			break
 		}
-		s.start, s.end = r.at, r.at+size
-		in := &reader{wasm: wasm, at: s.start, end: s.end, section: s.name}
+		s.start, s.end = r.At, r.At+size
+		in := &body.Reader{Wasm: wasm, At: s.start, End: s.end, Section: s.name}
 		if s.id == secCustom {
-			s.name = in.name(maxName)
-			s.start = in.at
+			s.name = in.Name(maxName)
+			s.start = in.At
 			if s.name == nameSection {
 				names++
 			}
 			if names > 1 {
-				in.fail(at, "a second section of the name %q", nameSection)
+				in.Fail(at, "a second section of the name %q", nameSection)
 			}
 			customs++
 			if customs > maxCustom {
-				in.fail(at, "more than %d custom sections", maxCustom)
+				in.Fail(at, "more than %d custom sections", maxCustom)
 			}
 		} else {
 			if order(s.id) <= order(last.id) {
-				in.fail(at, "stands after the section %s", last.name)
+				in.Fail(at, "stands after the section %s", last.name)
 			}
 			last = s
 			m.parse(in, s.id)
-			if in.err == nil && in.more() {
-				in.fail(in.at, "%d octets are left after its content", in.end-in.at)
+			if in.Err == nil && in.More() {
+				in.Fail(in.At, "%d octets are left after its content", in.End-in.At)
 			}
 		}
-		if in.err != nil {
-			return nil, in.err
+		if in.Err != nil {
+			return nil, in.Err
 		}
 		m.sections = append(m.sections, s)
-		r.at = s.end
+		r.At = s.end
 	}
-	if r.err != nil {
-		return nil, r.err
+	if r.Err != nil {
+		return nil, r.Err
 	}
-	if defined := len(m.calls) - m.imported; defined != len(m.bodies) {
+	if defined := len(m.space.Calls) - m.space.Imported; defined != len(m.bodies) {
 		return nil, &Refusal{Section: "code", Offset: len(wasm), Reason: fmt.Sprintf("%d functions are declared, %d have a body", defined, len(m.bodies))}
 	}
-	if m.counted && m.segments > 0 && m.find(secData) == nil {
-		return nil, &Refusal{Section: "data", Offset: len(wasm), Reason: fmt.Sprintf("%d segments are counted, 0 are there", m.segments)}
+	if m.counted && m.space.Data > 0 && m.find(secData) == nil {
+		return nil, &Refusal{Section: "data", Offset: len(wasm), Reason: fmt.Sprintf("%d segments are counted, 0 are there", m.space.Data)}
 	}
 	return m, nil
 }
@@ -249,7 +183,7 @@ func (m *Module) find(id byte) *section {
 	return nil
 }
 
-func (m *Module) parse(r *reader, id byte) {
+func (m *Module) parse(r *body.Reader, id byte) {
 	switch id {
 	case secType:
 		m.typeSection(r)
@@ -270,9 +204,9 @@ func (m *Module) parse(r *reader, id byte) {
 	case secElement:
 		m.elementSection(r, nil)
 	case secDataCount:
-		m.segments, m.counted = int(r.u32()), true
-		if m.segments > m.limits.DataSegments {
-			r.fail(r.at, "%d segments, more than %d", m.segments, m.limits.DataSegments)
+		m.space.Data, m.counted = int(r.U32()), true
+		if m.space.Data > m.limits.DataSegments {
+			r.Fail(r.At, "%d segments, more than %d", m.space.Data, m.limits.DataSegments)
 		}
 	case secCode:
 		m.codeSection(r)
@@ -281,72 +215,56 @@ func (m *Module) parse(r *reader, id byte) {
 	}
 }
 
-// valueType refuses what is no value type.
-func (m *Module) valueType(r *reader, at int, t byte) {
-	if typeName(t) != "" {
-		return
-	}
-	switch t {
-	case 0x63, 0x64:
-		r.fail(at, "type 0x%02x is of the proposal typed function references, which is not supported", t)
-	case 0x69, 0x74:
-		r.fail(at, "type 0x%02x is of the proposal exception handling, which is not supported", t)
-	case 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x71, 0x72, 0x73:
-		r.fail(at, "type 0x%02x is of the proposal garbage collection, which is not supported", t)
-	default:
-		r.fail(at, "type 0x%02x does not exist", t)
-	}
-}
-
-func (m *Module) valueTypes(r *reader) []byte {
-	n := r.count("types", 1, maxParams)
-	at := r.at
-	list := r.take(n)
+func (m *Module) valueTypes(r *body.Reader) []byte {
+	n := r.Count("types", 1, maxParams)
+	at := r.At
+	list := r.Take(n)
 	for i, t := range list {
-		m.valueType(r, at+i, t)
+		r.ValueType(at+i, t)
 	}
 	return list
 }
 
-func (m *Module) typeSection(r *reader) {
-	n := r.count("types", 3, m.limits.Types)
+func (m *Module) typeSection(r *body.Reader) {
+	n := r.Count("types", 3, m.limits.Types)
 	for range n {
-		at := r.at
-		switch form := r.octet(); form {
+		at := r.At
+		switch form := r.Octet(); form {
 		case 0x60:
 		case 0x4e, 0x4f, 0x50, 0x5e, 0x5f:
-			r.fail(at, "type of the form 0x%02x is of the proposal garbage collection, which is not supported", form)
+			r.Fail(at, "type of the form 0x%02x is of the proposal garbage collection, which is not supported", form)
 		default:
-			r.fail(at, "type of the form 0x%02x does not exist", form)
+			r.Fail(at, "type of the form 0x%02x does not exist", form)
 		}
-		t := functionType{params: m.valueTypes(r), results: m.valueTypes(r)}
-		if r.err != nil {
+		t := body.Type{Params: m.valueTypes(r), Results: m.valueTypes(r)}
+		if r.Err != nil {
 			return
 		}
-		m.types = append(m.types, t)
+		m.space.Types = append(m.space.Types, t)
 	}
 }
 
-func (m *Module) importSection(r *reader) {
-	n := r.count("imports", 4, m.limits.Imports)
+func (m *Module) importSection(r *body.Reader) {
+	n := r.Count("imports", 4, m.limits.Imports)
 	for range n {
-		at := r.at
-		i := Import{Module: r.name(maxName), Name: r.name(maxName)}
-		switch kind := r.octet(); kind {
+		at := r.At
+		i := Import{Module: r.Name(maxName), Name: r.Name(maxName)}
+		switch kind := r.Octet(); kind {
 		case 0:
 			i.Kind = "function"
-			t := r.index("type", len(m.types))
-			if r.err != nil {
+			t := r.Index("type", len(m.space.Types))
+			if r.Err != nil {
 				return
 			}
-			i.Type = m.types[t].String()
-			m.calls = append(m.calls, t)
-			m.imported++
+			i.Type = m.space.Types[t].String()
+			m.space.Calls = append(m.space.Calls, t)
+			m.space.Imported++
 		case 1:
 			i.Kind = "table"
 			t := m.table(r)
-			i.Type, t.imported = typeName(t.kind), true
+			i.Type, t.imported = body.TypeName(t.kind), true
 			m.tables = append(m.tables, t)
+			m.space.Tables++
 		case 2:
 			i.Kind = "memory"
 			t := m.memory(r)
@@ -357,45 +275,46 @@ func (m *Module) importSection(r *reader) {
 			g := m.global(r)
 			i.Type = g.String()
 			m.globals = append(m.globals, g)
+			m.space.Globals++
 		case 4:
-			r.fail(at, "import of a tag is of the proposal exception handling, which is not supported")
+			r.Fail(at, "import of a tag is of the proposal exception handling, which is not supported")
 		default:
-			r.fail(at, "import of the kind %d does not exist", kind)
+			r.Fail(at, "import of the kind %d does not exist", kind)
 		}
 		if i.Module == MeterModule {
-			r.fail(at, "module %q is the gateway's own", MeterModule)
+			r.Fail(at, "module %q is the gateway's own", MeterModule)
 		}
-		if r.err != nil {
+		if r.Err != nil {
 			return
 		}
 		m.imports, m.importAt = append(m.imports, i), append(m.importAt, at)
 	}
 }
 
-func (m *Module) functionSection(r *reader) {
-	n := r.count("functions", 1, m.limits.Functions)
+func (m *Module) functionSection(r *body.Reader) {
+	n := r.Count("functions", 1, m.limits.Functions)
 	for range n {
-		m.calls = append(m.calls, r.index("type", len(m.types)))
+		m.space.Calls = append(m.space.Calls, r.Index("type", len(m.space.Types)))
 	}
 }
 
 // bounds reads limits: a flag, the least and perhaps the most.
-func (m *Module) bounds(r *reader) (low, high uint32, bounded bool) {
-	at := r.at
-	flag := r.octet()
+func (m *Module) bounds(r *body.Reader) (low, high uint32, bounded bool) {
+	at := r.At
+	flag := r.Octet()
 	switch flag {
 	case 0, 1:
 	case 2, 3:
-		r.fail(at, "sharing is of the proposal threads, which is not supported")
+		r.Fail(at, "sharing is of the proposal threads, which is not supported")
 	case 4, 5, 6, 7:
-		r.fail(at, "addresses of 64 bits are of the proposal memory64, which is not supported")
+		r.Fail(at, "addresses of 64 bits are of the proposal memory64, which is not supported")
 	default:
-		r.fail(at, "limits of the form 0x%02x do not exist", flag)
+		r.Fail(at, "limits of the form 0x%02x do not exist", flag)
 	}
-	low = r.u32()
+	low = r.U32()
 	if flag == 1 {
-		if high = r.u32(); high < low && r.err == nil {
-			r.fail(at, "the most, %d, is below the least, %d", high, low)
+		if high = r.U32(); high < low && r.Err == nil {
+			r.Fail(at, "the most, %d, is below the least, %d", high, low)
 		}
 	}
 	return low, high, flag == 1
@@ -403,19 +322,19 @@ func (m *Module) bounds(r *reader) (low, high uint32, bounded bool) {
 
 // table reads a table's type. What has no maximum gets what it begins with, or a little room when that is nothing, for
 // tables that grow are rare and each entry costs the host memory.
-func (m *Module) table(r *reader) table {
-	at := r.at
-	t := table{kind: r.octet()}
+func (m *Module) table(r *body.Reader) table {
+	at := r.At
+	t := table{kind: r.Octet()}
 	if t.kind == 0x40 {
-		r.fail(at, "table with a first value is of the proposal typed function references, which is not supported")
+		r.Fail(at, "table with a first value is of the proposal typed function references, which is not supported")
 	}
-	if t.kind != typeFunc && t.kind != typeExtern {
-		r.fail(at, "table of the type 0x%02x does not exist", t.kind)
+	if t.kind != body.FuncRef && t.kind != body.ExternRef {
+		r.Fail(at, "table of the type 0x%02x does not exist", t.kind)
 	}
 	low, high, bounded := m.bounds(r)
 	most := uint32(m.limits.Elements)
 	if low > most {
-		r.fail(at, "table of %d entries, more than %d", low, most)
+		r.Fail(at, "table of %d entries, more than %d", low, most)
 	}
 	if !bounded {
 		high = max(low, smallTable)
@@ -427,25 +346,26 @@ func (m *Module) table(r *reader) table {
 // smallTable is the maximum of a table that states none and begins smaller.
 const smallTable = 1024
 
-func (m *Module) tableSection(r *reader) {
-	n := r.count("tables", 3, m.limits.Tables)
+func (m *Module) tableSection(r *body.Reader) {
+	n := r.Count("tables", 3, m.limits.Tables)
 	for range n {
 		m.tables = append(m.tables, m.table(r))
+		m.space.Tables++
 	}
 	if len(m.tables) > m.limits.Tables {
-		r.fail(r.at, "%d tables with the imported ones, more than %d", len(m.tables), m.limits.Tables)
+		r.Fail(r.At, "%d tables with the imported ones, more than %d", len(m.tables), m.limits.Tables)
 	}
 }
 
-func (m *Module) memory(r *reader) memory {
-	at := r.at
+func (m *Module) memory(r *body.Reader) memory {
+	at := r.At
 	low, high, bounded := m.bounds(r)
 	if low > maxPages || high > maxPages {
-		r.fail(at, "memory of more than %d pages", maxPages)
+		r.Fail(at, "memory of more than %d pages", maxPages)
 	}
 	most := uint32(min(m.limits.Memory/page, maxPages))
 	if low > most {
-		r.fail(at, "memory begins with %d octets, more than %d", int64(low)*page, m.limits.Memory)
+		r.Fail(at, "memory begins with %d octets, more than %d", int64(low)*page, m.limits.Memory)
 	}
 	if !bounded || high > most {
 		high = most
@@ -453,49 +373,50 @@ func (m *Module) memory(r *reader) memory {
 	return memory{min: low, max: high}
 }
 
-func (m *Module) memorySection(r *reader) {
-	at := r.at
-	n := r.count("memories", 2, maxPages)
+func (m *Module) memorySection(r *body.Reader) {
+	at := r.At
+	n := r.Count("memories", 2, maxPages)
 	if n+len(m.memories) > 1 {
-		r.fail(at, "%d memories need the proposal multiple memories, which is not supported", n+len(m.memories))
+		r.Fail(at, "%d memories need the proposal multiple memories, which is not supported", n+len(m.memories))
 	}
 	for range n {
 		m.memories = append(m.memories, m.memory(r))
 	}
 }
 
-func (m *Module) global(r *reader) global {
-	at := r.at
-	g := global{kind: r.octet()}
-	m.valueType(r, at, g.kind)
-	switch v := r.octet(); v {
+func (m *Module) global(r *body.Reader) global {
+	at := r.At
+	g := global{kind: r.Octet()}
+	r.ValueType(at, g.kind)
+	switch v := r.Octet(); v {
 	case 0:
 	case 1:
 		g.mutable = true
 	default:
-		r.fail(at, "global of the form 0x%02x does not exist", v)
+		r.Fail(at, "global of the form 0x%02x does not exist", v)
 	}
 	return g
 }
 
 // globalSection writes that there are so many more.
-func (m *Module) globalSection(r *reader, w *writer, more int) {
-	n := r.count("globals", 4, m.limits.Globals)
-	w.u32(uint32(n + more))
+func (m *Module) globalSection(r *body.Reader, w *body.Writer, more int) {
+	n := r.Count("globals", 4, m.limits.Globals)
+	w.U32(uint32(n + more))
 	known := len(m.globals)
 	for range n {
 		g := m.global(r)
-		w.octet(g.kind, flag(g.mutable))
-		m.constant(r, w, min(known, len(m.globals)))
-		if r.err != nil {
+		w.Octet(g.kind, flag(g.mutable))
+		m.space.Constant(r, w, min(known, len(m.globals)))
+		if r.Err != nil {
 			return
 		}
 		if w == nil {
 			m.globals = append(m.globals, g)
+			m.space.Globals++
 		}
 	}
 	if len(m.globals) > m.limits.Globals {
-		r.fail(r.at, "%d globals with the imported ones, more than %d", len(m.globals), m.limits.Globals)
+		r.Fail(r.At, "%d globals with the imported ones, more than %d", len(m.globals), m.limits.Globals)
 	}
 }
 
@@ -506,80 +427,56 @@ func flag(b bool) byte {
 	return 0
 }
 
-// constant reads a constant expression: one instruction and an end, for more is of the proposal extended constant
-// expressions. globals says how many globals it may name.
-func (m *Module) constant(r *reader, w *writer, globals int) {
-	at := r.at
-	d := decoder{reader: *r, m: m}
-	var in instruction
-	d.next(&in)
-	switch {
-	case d.err != nil:
-	case in.op == opGlobalGet && int(in.a) >= globals:
-		d.fail(at, "global %d can not be named here", in.a)
-	case in.op == opI32Const, in.op == opI64Const, in.op == opF32Const, in.op == opF64Const, in.op == opGlobalGet,
-		in.op == opRefNull, in.op == opRefFunc, in.op == opVector && in.sub == vectorConst:
-		d.put(w, &in)
-	default:
-		d.fail(at, "opcode 0x%02x is not constant", in.op)
-	}
-	if end := d.octet(); end != opEnd && d.err == nil {
-		d.fail(at, "constant expression of several instructions is of the proposal extended constant expressions, which is not supported")
-	}
-	w.octet(opEnd)
-	*r = d.reader
-}
-
-func (m *Module) exportSection(r *reader, w *writer) {
-	n := r.count("exports", 3, m.limits.Exports)
+func (m *Module) exportSection(r *body.Reader, w *body.Writer) {
+	n := r.Count("exports", 3, m.limits.Exports)
 	if w != nil {
-		w.u32(uint32(n + meterGlobals))
+		w.U32(uint32(n + body.Globals))
 	}
 	seen := make(map[string]bool, n)
 	for range n {
-		at := r.at
-		e := Export{Name: r.name(maxName)}
-		kind := r.octet()
-		w.name(e.Name)
-		w.octet(kind)
+		at := r.At
+		e := Export{Name: r.Name(maxName)}
+		kind := r.Octet()
+		w.Name(e.Name)
+		w.Octet(kind)
 		var index uint32
 		switch kind {
 		case 0:
-			index = r.index("function", m.functions())
-			if r.err != nil {
+			index = r.Index("function", len(m.space.Calls))
+			if r.Err != nil {
 				return
 			}
-			e.Kind, e.Type = "function", m.types[m.calls[index]].String()
-			index = m.renumber(index)
+			e.Kind, e.Type = "function", m.space.Types[m.space.Calls[index]].String()
+			index = m.space.Renumber(index)
 		case 1:
-			index = r.index("table", len(m.tables))
-			if r.err != nil {
+			index = r.Index("table", len(m.tables))
+			if r.Err != nil {
 				return
 			}
-			e.Kind, e.Type = "table", typeName(m.tables[index].kind)
+			e.Kind, e.Type = "table", body.TypeName(m.tables[index].kind)
 		case 2:
-			index = r.index("memory", len(m.memories))
+			index = r.Index("memory", len(m.memories))
 			e.Kind = "memory"
 		case 3:
-			index = r.index("global", len(m.globals))
-			if r.err != nil {
+			index = r.Index("global", len(m.globals))
+			if r.Err != nil {
 				return
 			}
 			e.Kind, e.Type = "global", m.globals[index].String()
 		case 4:
-			r.fail(at, "export of a tag is of the proposal exception handling, which is not supported")
+			r.Fail(at, "export of a tag is of the proposal exception handling, which is not supported")
 		default:
-			r.fail(at, "export of the kind %d does not exist", kind)
+			r.Fail(at, "export of the kind %d does not exist", kind)
 		}
-		w.u32(index)
+		w.U32(index)
 		if e.Name == FuelGlobal || e.Name == DepthGlobal {
-			r.fail(at, "the name %q is the gateway's own", e.Name)
+			r.Fail(at, "the name %q is the gateway's own", e.Name)
 		}
 		if seen[e.Name] {
-			r.fail(at, "a second export of the name %q", e.Name)
+			r.Fail(at, "a second export of the name %q", e.Name)
 		}
 		seen[e.Name] = true
-		if r.err != nil {
+		if r.Err != nil {
 			return
 		}
 		if w == nil {
@@ -588,137 +485,115 @@ func (m *Module) exportSection(r *reader, w *writer) {
 	}
 }
 
-func (m *Module) startSection(r *reader, w *writer) {
-	w.u32(m.renumber(r.index("function", m.functions())))
+func (m *Module) startSection(r *body.Reader, w *body.Writer) {
+	w.U32(m.space.Renumber(r.Index("function", len(m.space.Calls))))
 }
 
 // elementSection reads the segments of functions and references for tables: 8 forms (core specification, section 5.5.12).
-func (m *Module) elementSection(r *reader, w *writer) {
-	n := r.count("element segments", 3, m.limits.Elements)
-	w.u32(uint32(n))
+func (m *Module) elementSection(r *body.Reader, w *body.Writer) {
+	n := r.Count("element segments", 3, m.limits.Elements)
+	w.U32(uint32(n))
 	left := m.limits.Elements
 	for range n {
-		at := r.at
-		form := r.u32()
+		at := r.At
+		form := r.U32()
 		if form > 7 {
-			r.fail(at, "element segment of the form %d does not exist", form)
+			r.Fail(at, "element segment of the form %d does not exist", form)
 		}
-		w.u32(form)
+		w.U32(form)
 		active, named, expressions := form&1 == 0, form&2 != 0, form&4 != 0
 		if active {
 			if named {
-				w.u32(r.index("table", len(m.tables)))
+				w.U32(r.Index("table", len(m.tables)))
 			} else if len(m.tables) == 0 {
-				r.fail(at, "table 0 of 0 does not exist")
+				r.Fail(at, "table 0 of 0 does not exist")
 			}
-			m.constant(r, w, len(m.globals))
+			m.space.Constant(r, w, len(m.globals))
 		}
 		if !active || named { // what there is in it is said
-			kind := r.octet()
-			if want := byte(0); !expressions && kind != want || expressions && kind != typeFunc && kind != typeExtern {
-				r.fail(at, "element segment of the kind 0x%02x does not exist", kind)
+			kind := r.Octet()
+			if want := byte(0); !expressions && kind != want || expressions && kind != body.FuncRef && kind != body.ExternRef {
+				r.Fail(at, "element segment of the kind 0x%02x does not exist", kind)
 			}
-			w.octet(kind)
+			w.Octet(kind)
 		}
-		count := r.count("elements", 1, left)
+		count := r.Count("elements", 1, left)
 		left -= count
-		w.u32(uint32(count))
+		w.U32(uint32(count))
 		for range count {
 			if expressions {
-				m.constant(r, w, len(m.globals))
+				m.space.Constant(r, w, len(m.globals))
 			} else {
-				w.u32(m.renumber(r.index("function", m.functions())))
+				w.U32(m.space.Renumber(r.Index("function", len(m.space.Calls))))
 			}
-			if r.err != nil {
+			if r.Err != nil {
 				return
 			}
 		}
 	}
-	m.elements = n
+	m.space.Elements = n
 }
 
-func (m *Module) dataSection(r *reader) {
-	at := r.at
-	n := r.count("data segments", 2, m.limits.DataSegments)
-	if m.counted && n != m.segments && r.err == nil {
-		r.fail(at, "%d segments are counted, %d are there", m.segments, n)
+func (m *Module) dataSection(r *body.Reader) {
+	at := r.At
+	n := r.Count("data segments", 2, m.limits.DataSegments)
+	if m.counted && n != m.space.Data && r.Err == nil {
+		r.Fail(at, "%d segments are counted, %d are there", m.space.Data, n)
 	}
 	for range n {
-		at := r.at
-		switch form := r.u32(); form {
+		at := r.At
+		switch form := r.U32(); form {
 		case 0, 2:
-			if form == 2 && r.u32() != 0 {
-				r.fail(at, "a memory other than the first is named, which needs multiple memories")
+			if form == 2 && r.U32() != 0 {
+				r.Fail(at, "a memory other than the first is named, which needs multiple memories")
 			}
 			if len(m.memories) == 0 {
-				r.fail(at, "there is no memory for data")
+				r.Fail(at, "there is no memory for data")
 			}
-			m.constant(r, nil, len(m.globals))
+			m.space.Constant(r, nil, len(m.globals))
 		case 1:
 		default:
-			r.fail(at, "data segment of the form %d does not exist", form)
+			r.Fail(at, "data segment of the form %d does not exist", form)
 		}
-		r.take(int(r.u32()))
-		if r.err != nil {
+		r.Take(int(r.U32()))
+		if r.Err != nil {
 			return
 		}
 	}
 }
 
-func (m *Module) codeSection(r *reader) {
-	at := r.at
-	n := r.count("function bodies", 2, m.limits.Functions)
-	if defined := len(m.calls) - m.imported; n != defined && r.err == nil {
-		r.fail(at, "%d functions are declared, %d have a body", defined, n)
+func (m *Module) codeSection(r *body.Reader) {
+	at := r.At
+	n := r.Count("function bodies", 2, m.limits.Functions)
+	if defined := len(m.space.Calls) - m.space.Imported; n != defined && r.Err == nil {
+		r.Fail(at, "%d functions are declared, %d have a body", defined, n)
 	}
-	var p plan
+	check := &body.Rewriter{Space: &m.space, Wasm: m.wasm}
 	leaves := make([]uint8, 0, n)
+	left := m.limits.Locals * localsFactor
 	for i := range n {
-		at := r.at
-		size := int(r.u32())
+		at := r.At
+		size := int(r.U32())
 		if size > m.limits.Body {
-			r.fail(at, "function %d has %d octets, more than %d", m.imported+i, size, m.limits.Body)
+			r.Fail(at, "function %d has %d octets, more than %d", m.space.Imported+i, size, m.limits.Body)
 		}
-		b := body{start: r.at}
-		r.take(size)
-		if r.err != nil {
+		start := r.At
+		r.Take(size)
+		if r.Err != nil {
 			return
 		}
-		b.end = r.at
-		in := &reader{wasm: r.wasm, at: b.start, end: b.end, section: r.section}
-		locals := m.localsOf(in, i)
-		b.code = in.at
-		if m.locals += locals; m.locals > m.limits.Locals*localsFactor {
-			in.fail(at, "all functions together have more than %d locals", m.limits.Locals*localsFactor)
-		}
-		if in.err == nil {
-			in.err = p.scan(m, i, b, locals)
-		}
-		if in.err != nil {
-			r.err = in.err
+		span, locals, leaf, err := check.Check(i, start, r.At)
+		if err != nil {
+			r.Err = err
 			return
 		}
-		m.bodies = append(m.bodies, b)
-		leaves = append(leaves, p.leafCost())
-	}
-	m.leaves = leaves
-}
-
-// localsOf reads how many locals function i has, its parameters included.
-func (m *Module) localsOf(r *reader, i int) int {
-	at := r.at
-	sum := uint64(len(m.types[m.calls[m.imported+i]].params))
-	for range r.count("groups of locals", 2, m.limits.Locals) {
-		sum += uint64(r.u32())
-		at := r.at
-		m.valueType(r, at, r.octet())
-		if r.err != nil {
-			return 0
+		if left -= locals; left < 0 {
+			r.Fail(at, "all functions together have more than %d locals", m.limits.Locals*localsFactor)
+			return
 		}
+		m.bodies = append(m.bodies, span)
+		leaves = append(leaves, leaf)
 	}
-	if sum > uint64(m.limits.Locals) {
-		r.fail(at, "function %d has %d locals, more than %d", m.imported+i, sum, m.limits.Locals)
-		return 0
-	}
-	return int(sum)
+	// Only now: until all are known, a call costs the same wherever what it calls stands.
+	m.space.Leaves = leaves
 }

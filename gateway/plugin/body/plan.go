@@ -1,4 +1,4 @@
-package admission
+package body
 
 // What the rewriter charges. A unit is an instruction, which is a fraction of a nanosecond; what takes longer than its one
 // instruction says is charged more.
@@ -86,30 +86,30 @@ type frame struct {
 }
 
 // scan plans a body, and so checks all of it that Read promises.
-func (p *plan) scan(m *Module, function int, b body, locals int) *Refusal {
+func (p *plan) scan(space *Space, wasm []byte, function int, b Span, locals int) *Refusal {
 	*p = plan{segments: p.segments[:0], loops: p.loops[:0], frames: p.frames[:0], accesses: p.accesses[:0], loop: -1}
-	p.segments = append(p.segments, segmentOf{at: b.code, header: -1})
+	p.segments = append(p.segments, segmentOf{at: b.Code, header: -1})
 	p.frames = append(p.frames, frame{op: opEnd})
-	d := decoder{reader: reader{wasm: m.wasm, at: b.code, end: b.end, section: sectionName(secCode)}, m: m, locals: locals}
+	d := decoder{Reader: Reader{Wasm: wasm, At: b.Code, End: b.End, Section: sectionCode}, space: space, locals: locals}
 	var in instruction
-	for d.more() {
+	for d.More() {
 		if len(p.frames) == 0 {
-			d.fail(d.at, "function %d goes on after its end", m.imported+function)
+			d.Fail(d.At, "function %d goes on after its end", space.Imported+function)
 			break
 		}
 		d.next(&in)
-		if d.err != nil {
+		if d.Err != nil {
 			break
 		}
 		p.step(&d, &in)
 	}
-	if d.err == nil && len(p.frames) > 0 {
-		d.fail(b.end, "function %d ends within %d blocks", m.imported+function, len(p.frames))
+	if d.Err == nil && len(p.frames) > 0 {
+		d.Fail(b.End, "function %d ends within %d blocks", space.Imported+function, len(p.frames))
 	}
-	if d.err != nil {
-		return d.err
+	if d.Err != nil {
+		return d.Err
 	}
-	p.finish(m, locals)
+	p.finish(locals)
 	return nil
 }
 
@@ -117,8 +117,8 @@ func (p *plan) scan(m *Module, function int, b body, locals int) *Refusal {
 func (p *plan) step(d *decoder, in *instruction) {
 	switch op := in.op; op {
 	case opBlock, opLoop, opIf:
-		if len(p.frames) > d.m.limits.Nesting {
-			d.fail(in.at, "more than %d blocks within each other", d.m.limits.Nesting)
+		if len(p.frames) > d.space.Nesting {
+			d.Fail(in.at, "more than %d blocks within each other", d.space.Nesting)
 			return
 		}
 		if op == opIf {
@@ -130,22 +130,22 @@ func (p *plan) step(d *decoder, in *instruction) {
 			p.loops = append(p.loops, loop{parent: p.loop, from: len(p.accesses)})
 			p.loop = len(p.loops) - 1
 			f.loop = p.loop
-			p.begin(d.at, p.current)
+			p.begin(d.At, p.current)
 			p.segments[p.current].header = p.loop
 		case opIf:
-			p.begin(d.at, p.current)
+			p.begin(d.At, p.current)
 		}
 		p.frames = append(p.frames, f)
 	case opElse:
 		f := &p.frames[len(p.frames)-1]
 		if f.op != opIf || f.otherway {
-			d.fail(in.at, "else without an if")
+			d.Fail(in.at, "else without an if")
 			return
 		}
 		// Both ways lead to the end: it is reached from another place than the one before it.
 		f.otherway, f.branched = true, f.branched || !p.dead
 		p.dead = f.dead
-		p.begin(d.at, f.segment)
+		p.begin(d.At, f.segment)
 	case opEnd:
 		p.end(d)
 	case opBr:
@@ -155,7 +155,7 @@ func (p *plan) step(d *decoder, in *instruction) {
 	case opBrIf:
 		p.charge(1)
 		p.branch(d, in.at, in.a, false)
-		p.begin(d.at, p.current)
+		p.begin(d.At, p.current)
 	case opBrTable:
 		p.charge(2)
 		for _, label := range d.targets {
@@ -181,11 +181,11 @@ func (p *plan) plain(d *decoder, in *instruction) {
 	switch op := in.op; {
 	case op == 0x01: // nop
 		cost = 0
-	case op == opCall && int(in.a) < d.m.imported:
+	case op == opCall && int(in.a) < d.space.Imported:
 		cost, slow = hostCost, true
 	case op == opCall:
 		p.calls = true
-		if leaf := d.m.leaf(in.a); leaf > 0 {
+		if leaf := d.space.leaf(in.a); leaf > 0 {
 			cost += leaf
 		} else {
 			p.deep, slow = true, true
@@ -225,7 +225,7 @@ func (p *plan) charge(cost int64) {
 
 func (p *plan) branch(d *decoder, at int, label uint32, table bool) {
 	if int64(label) >= int64(len(p.frames)) {
-		d.fail(at, "branch to block %d of %d", label, len(p.frames))
+		d.Fail(at, "branch to block %d of %d", label, len(p.frames))
 		return
 	}
 	target := len(p.frames) - 1 - int(label)
@@ -261,12 +261,12 @@ func (p *plan) end(d *decoder) {
 			outer.nests, outer.slow = true, outer.slow || inner.slow
 		}
 		if !p.dead { // left once, however often it ran
-			p.begin(d.at, f.segment)
+			p.begin(d.At, f.segment)
 			p.segments[p.current].always = stays
 		}
 	case f.branched || f.op == opIf && !f.otherway:
 		p.dead = f.dead
-		p.begin(d.at, f.segment)
+		p.begin(d.At, f.segment)
 		p.segments[p.current].always = stays
 	}
 }
@@ -303,7 +303,7 @@ func (p *plan) close() {
 }
 
 // finish decides what can be decided only when the whole body is known.
-func (p *plan) finish(m *Module, locals int) {
+func (p *plan) finish(locals int) {
 	p.close()
 	for i := range p.segments {
 		if p.segments[i].payer == i {
