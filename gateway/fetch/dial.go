@@ -68,6 +68,7 @@ func (f *Fetcher) newOrigin(c *config.FetchOrigin, roots *x509.CertPool, resolve
 		TLSHandshakeTimeout:    f.config.Timeout,
 		DisableCompression:     true, // what the plugin gets is what came
 		MaxResponseHeaderBytes: maxResponseHead,
+		MaxConnsPerHost:        f.config.Concurrent, // dials too, which go on when their requests are given up
 		MaxIdleConnsPerHost:    min(f.config.Concurrent, maxIdle),
 		IdleConnTimeout:        idleTimeout,
 		HTTP2:                  &http.HTTP2Config{MaxReceiveBufferPerStream: 256 << 10, MaxReceiveBufferPerConnection: 4 << 20},

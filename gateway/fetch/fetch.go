@@ -202,6 +202,17 @@ func (f *Fetcher) do(ctx context.Context, calls []Call, names []string, answers 
 		size += int64(len(calls[i].Value))
 	}
 	room := f.hold(size)
+	take := func(a *Answer) {
+		if n := a.size(); f.hold(n) {
+			size += n
+		} else {
+			f.held.Add(-n)
+			*a = Answer{Error: abi.FetchBusy}
+		}
+		if f.metrics != nil {
+			f.metrics.Done(a.outcome(), time.Since(start))
+		}
+	}
 	type place struct {
 		*flight
 		others bool // somebody else asked for it first
@@ -209,24 +220,25 @@ func (f *Fetcher) do(ctx context.Context, calls []Call, names []string, answers 
 	}
 	places := make([]place, len(calls))
 	for i := range calls {
+		p, a := &places[i], &answers[i]
 		r, err := Read(calls[i].Value)
 		switch {
 		case err != nil:
-			answers[i].Error = abi.FetchInvalid
+			a.Error = abi.FetchInvalid
 			f.log.Debug("a plugin's fetch is malformed", "plugin", f.plugin, "fetch", names[i], "error", plain(err))
 		case !f.allowed(r):
 			f.log.Warn("a plugin asks for what was not granted", "plugin", f.plugin, "fetch", names[i], "to", r.where())
 		case !room:
-			answers[i].Error = abi.FetchBusy
+			a.Error = abi.FetchBusy
 		default:
 			if r.Timeout <= 0 || r.Timeout > f.config.Timeout {
 				r.Timeout = f.config.Timeout
 			}
-			places[i].limit = start.Add(r.Timeout)
-			places[i].flight, places[i].others, answers[i] = f.join(r, start)
+			p.limit = start.Add(r.Timeout)
+			p.flight, p.others, *a = f.join(r, start)
 		}
-		if places[i].flight == nil {
-			f.count(&answers[i], start)
+		if p.flight == nil {
+			take(a)
 		}
 	}
 	var gone error
@@ -239,17 +251,10 @@ func (f *Fetcher) do(ctx context.Context, calls []Call, names []string, answers 
 			*a, gone = p.wait(ctx, p.limit)
 		}
 		f.leave(p.flight)
-		if gone != nil {
-			continue
+		if gone == nil {
+			a.Cached = p.others && a.Error == ""
+			take(a)
 		}
-		a.Cached = p.others && a.Error == ""
-		if n := a.size(); f.hold(n) {
-			size += n
-		} else {
-			*a = Answer{Error: abi.FetchBusy}
-			f.held.Add(-n)
-		}
-		f.count(a, start)
 	}
 	done := func() { f.held.Add(-size) }
 	if gone != nil {
@@ -261,12 +266,6 @@ func (f *Fetcher) do(ctx context.Context, calls []Call, names []string, answers 
 
 // hold takes n octets into account; false when that is more than there may be, and they have to be given back all the same.
 func (f *Fetcher) hold(n int64) bool { return f.held.Add(n) <= maxHeld }
-
-func (f *Fetcher) count(a *Answer, start time.Time) {
-	if f.metrics != nil {
-		f.metrics.Done(a.outcome(), time.Since(start))
-	}
-}
 
 // allowed reports whether the operator named where r goes.
 func (f *Fetcher) allowed(r *Request) bool {

@@ -708,30 +708,33 @@ func TestBusyInTheQueue(t *testing.T) {
 func TestHeld(t *testing.T) {
 	t.Parallel()
 	s := server(t, func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(make([]byte, 1<<20)) })
-	f := fetcher(t, fetch.Config{}, config.PluginFetch{Origins: origins(t, s.URL), Timeout: 20 * time.Second})
-	var held []*fetch.Answers
-	busy := 0
-	for range 70 {
-		a, err := f.Do(t.Context(), []fetch.Call{{Name: "a", Value: value("url", s.URL, "max", 1<<20)}})
-		if err != nil {
-			t.Fatal(err)
+	f := fetcher(t, fetch.Config{}, config.PluginFetch{Origins: origins(t, s.URL), Timeout: 20 * time.Second, Cache: 2 << 20})
+	for _, age := range []time.Duration{0, time.Hour} { // kept ones are copied for whoever gets them
+		v := value("url", s.URL, "max", 1<<20, "cache", age)
+		var held []*fetch.Answers
+		busy := 0
+		for range 70 {
+			a, err := f.Do(t.Context(), []fetch.Call{{Name: "a", Value: v}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bytes.Contains(a.Value, []byte("busy")) {
+				busy++
+			}
+			held = append(held, a)
 		}
-		if bytes.Contains(a.Value, []byte("busy")) {
-			busy++
+		if busy < 6 || busy > 8 {
+			t.Errorf("%d of 70 were refused, of which 64 fit", busy)
 		}
-		held = append(held, a)
-	}
-	if busy < 6 || busy > 8 {
-		t.Errorf("%d of 70 were refused, of which 64 fit", busy)
-	}
-	for _, a := range held {
-		a.Release()
-	}
-	if got := do(t, f, t.Context(), value("url", s.URL, "max", 1<<20))[0]; got.status != 200 {
-		t.Errorf("after all were released: %v", got)
-	}
-	if f.Held() != 0 {
-		t.Errorf("%d octets are held for good", f.Held())
+		for _, a := range held {
+			a.Release()
+		}
+		if got := do(t, f, t.Context(), v)[0]; got.status != 200 {
+			t.Errorf("after all were released: %v", got)
+		}
+		if f.Held() != 0 {
+			t.Errorf("%d octets are held for good", f.Held())
+		}
 	}
 }
 
