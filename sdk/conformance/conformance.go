@@ -4,7 +4,7 @@
 package conformance
 
 import (
-	_ "embed" // the manifests, for modules from outside the repository
+	_ "embed" // manifests and tests, for modules from outside the repository
 	"os"
 	"path/filepath"
 	"testing"
@@ -16,6 +16,12 @@ import (
 
 //go:embed plugin.hcl
 var guestManifest []byte
+
+//go:embed policy.hcl
+var guestPolicy []byte
+
+//go:embed conformance_test.hcl
+var guestTests []byte
 
 //go:embed example.hcl
 var exampleManifest []byte
@@ -53,6 +59,7 @@ func Run(t *testing.T, c Config) {
 	run("no grants", []string{}, usual, denied())
 	// 15 MiB are hashed octet by octet, and held three times: as the frame, as the result, and by collectors as garbage.
 	run("large", nil, config.PluginLimits{Memory: 512 << 20, CPU: 4 * time.Second}, large())
+	t.Run("route", func(t *testing.T) { route(t, c.Guest) })
 	t.Run("example", func(t *testing.T) { example(t, c.Example) })
 	t.Run("memory", func(t *testing.T) { flat(t, c) })
 }
