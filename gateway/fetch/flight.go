@@ -218,7 +218,7 @@ func (f *Fetcher) roundTrip(ctx context.Context, r *Request) (*Response, error) 
 	case r.Method == http.MethodPost, r.Method == http.MethodPut, r.Method == http.MethodPatch:
 		out.Body = http.NoBody // the transport then says that its length is 0
 	}
-	resp, err := f.origins[r.Origin].transport.RoundTrip(out.WithContext(ctx))
+	resp, err := f.origins[r.Origin].transport.RoundTrip(out.WithContext(ctx)) //nolint:bodyclose // send does
 	if err != nil {
 		return nil, err
 	}

@@ -22,7 +22,7 @@ func (r *Run) Answer(ctx context.Context, status int, header *exchange.Header) {
 		if s.When != nil {
 			holds, err := s.When.Bool(r.x)
 			if err != nil {
-				r.failed(ctx, s, "expression", err)
+				_ = r.failed(ctx, s, "expression", err)
 			}
 			if !holds {
 				continue
@@ -33,10 +33,10 @@ func (r *Run) Answer(ctx context.Context, status int, header *exchange.Header) {
 			continue
 		}
 		if r.result.Action == abi.ActionRespond {
-			r.failed(ctx, s, string(plugin.Protocol), plugin.Broke("an answer in the place of the gateway's own"))
+			_ = r.failed(ctx, s, string(plugin.Protocol), plugin.Broke("an answer in the place of the gateway's own"))
 			continue
 		}
-		r.apply(s, nil)
+		_, _ = r.apply(s, nil)
 		*header = r.x.Response.Header
 	}
 	r.x.Response.Status, r.x.Response.Header = 0, nil
