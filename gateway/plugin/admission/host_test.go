@@ -23,6 +23,7 @@ type host struct {
 	budget  int64 // what was not handed out yet
 	slice   int64
 	visits  int
+	deep    func(api.Module) // called when the depth is used up
 }
 
 func newHost(t testing.TB, config wazero.RuntimeConfig) *host {
@@ -39,7 +40,10 @@ func newHost(t testing.TB, config wazero.RuntimeConfig) *host {
 		}
 		stack[0] = uint64(h.hand(left))
 	}), []api.ValueType{api.ValueTypeI64}, []api.ValueType{api.ValueTypeI64}).Export(admission.Yield)
-	meter.NewFunctionBuilder().WithGoModuleFunction(api.GoModuleFunc(func(context.Context, api.Module, []uint64) {
+	meter.NewFunctionBuilder().WithGoModuleFunction(api.GoModuleFunc(func(_ context.Context, m api.Module, _ []uint64) {
+		if h.deep != nil {
+			h.deep(m)
+		}
 		panic(errDeep)
 	}), nil, nil).Export(admission.Deep)
 	if _, err := meter.Instantiate(ctx); err != nil {

@@ -24,6 +24,7 @@ const (
 	opTableGet     = 0x25
 	opTableSet     = 0x26
 	opLoad         = 0x28 // the first of the loads and stores
+	opStore        = 0x36 // the first of the stores
 	opStore64      = 0x3e // the last of them
 	opMemorySize   = 0x3f
 	opMemoryGrow   = 0x40

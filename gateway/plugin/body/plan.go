@@ -1,5 +1,7 @@
 package body
 
+import "sort"
+
 // What the rewriter charges. A unit is an instruction, which is a fraction of a nanosecond; what takes longer than its one
 // instruction says is charged more.
 const (
@@ -15,6 +17,8 @@ const (
 	// shortCost is what a function that calls none but leaves may cost outside its loops for its entry not to be checked.
 	// Its callers check, and so do its loops.
 	shortCost = 512
+	// frameSlots is how many values of 8 octets may be on the stack of a function that counts as one frame.
+	frameSlots = 192
 	// indirectCost is charged for a call through a table, whose callee may be one that charges nothing.
 	indirectCost = 16
 )
@@ -30,17 +34,19 @@ type plan struct {
 	loops    []loop
 	frames   []frame
 
-	current  int  // the open segment
-	loop     int  // the innermost open loop, -1 outside
-	dead     bool // after a branch that is always taken
-	calls    bool // calls functions of the module, directly or through a table
-	deep     bool // such as are not leaves
-	bulk     bool // works on memory or tables in bulk
-	fuel     int64
-	weight   int // frames that it counts as
-	nestings int
+	current int  // the open segment
+	loop    int  // the innermost open loop, -1 outside
+	dead    bool // after a branch that is always taken
+	calls   bool // calls functions of the module, directly or through a table
+	deep    bool // such as are not leaves
+	bulk    bool // works on memory or tables in bulk
+	fuel    int64
+	weight  int // frames that it counts as
+	slots   int // values that the engine may have to keep on its stack
+	vectors bool
 
 	accesses []access // of locals
+	assigned []int    // where each local was assigned last, 0 for nowhere
 }
 
 // segmentOf a function body.
@@ -81,13 +87,15 @@ type frame struct {
 	loop     int  // its number, of a loop
 	dead     bool // opened in dead code
 	branched bool // is branched to
+	at       int  // where it was opened
 	farthest int  // the outermost frame that is branched to from within
 	otherway bool // an if whose else was seen
 }
 
 // scan plans a body, and so checks all of it that Read promises.
 func (p *plan) scan(space *Space, wasm []byte, function int, b Span, locals int) *Refusal {
-	*p = plan{segments: p.segments[:0], loops: p.loops[:0], frames: p.frames[:0], accesses: p.accesses[:0], loop: -1}
+	*p = plan{segments: p.segments[:0], loops: p.loops[:0], frames: p.frames[:0], accesses: p.accesses[:0], assigned: p.assigned[:0], loop: -1}
+	p.assigned = append(p.assigned, make([]int, locals)...)
 	p.segments = append(p.segments, segmentOf{at: b.Code, header: -1})
 	p.frames = append(p.frames, frame{op: opEnd})
 	d := decoder{Reader: Reader{Wasm: wasm, At: b.Code, End: b.End, Section: sectionCode}, space: space, locals: locals}
@@ -109,7 +117,7 @@ func (p *plan) scan(space *Space, wasm []byte, function int, b Span, locals int)
 	if d.Err != nil {
 		return d.Err
 	}
-	p.finish(locals)
+	p.finish(space.kind(function), locals)
 	return nil
 }
 
@@ -124,7 +132,8 @@ func (p *plan) step(d *decoder, in *instruction) {
 		if op == opIf {
 			p.charge(1)
 		}
-		f := frame{op: op, segment: p.current, dead: p.dead, farthest: len(p.frames)}
+		p.slots += d.space.slots(in.kind)
+		f := frame{op: op, segment: p.current, dead: p.dead, at: in.at, farthest: len(p.frames)}
 		switch op {
 		case opLoop:
 			p.loops = append(p.loops, loop{parent: p.loop, from: len(p.accesses)})
@@ -200,12 +209,53 @@ func (p *plan) plain(d *decoder, in *instruction) {
 		p.accesses = append(p.accesses, access{local: in.a})
 	case op == opLocalSet, op == opLocalTee:
 		p.accesses = append(p.accesses, access{local: in.a, set: true})
-		p.nestings += len(p.frames)
+		p.assign(in.a, in.at)
 	}
+	p.slots += d.produces(in)
+	p.vectors = p.vectors || in.op == opVector
 	if slow && p.loop >= 0 {
 		p.loops[p.loop].slow = true
 	}
 	p.charge(cost)
+}
+
+// assign counts the values that an assignment makes: one, and one where each of the open blocks begins or ends that the local
+// was not assigned in already, because there the ways meet on which it differs.
+func (p *plan) assign(local uint32, at int) {
+	before := p.assigned[local]
+	p.assigned[local] = at
+	known := sort.Search(len(p.frames), func(i int) bool { return p.frames[i].at >= before })
+	p.slots += 1 + len(p.frames) - known
+}
+
+// produces is how many slots of a stack what an instruction makes or hands on may take. Local variables are counted where
+// they are assigned.
+func (d *decoder) produces(in *instruction) int {
+	var t Type
+	switch op := in.op; {
+	case op == opCall:
+		t = d.space.Types[d.space.Calls[in.a]]
+	case op == opCallIndirect:
+		t = d.space.Types[in.a]
+	case op >= opLoad && op < opStore, op >= opI32Const && op <= opLastNumeric, op == opGlobalGet, op == opSelect, op == opSelectType:
+		return 1
+	case op == opVector:
+		return 1
+	default:
+		return 0
+	}
+	return len(t.Params) + 2*len(t.Results)
+}
+
+// slots is how many values a block of that type takes and leaves.
+func (s *Space) slots(kind blockType) int {
+	switch {
+	case kind.index >= 0:
+		return len(s.Types[kind.index].Params) + len(s.Types[kind.index].Results)
+	case kind.short == emptyBlock:
+		return 0
+	}
+	return 1
 }
 
 // bulk tells whether a misc instruction takes as long as its length operand says.
@@ -303,7 +353,7 @@ func (p *plan) close() {
 }
 
 // finish decides what can be decided only when the whole body is known.
-func (p *plan) finish(locals int) {
+func (p *plan) finish(kind Type, locals int) {
 	p.close()
 	for i := range p.segments {
 		if p.segments[i].payer == i {
@@ -316,7 +366,7 @@ func (p *plan) finish(locals int) {
 		inside := l.parent >= 0 && p.loops[l.parent].inside
 		l.root, l.inside = l.tight && !inside, l.tight || inside
 	}
-	p.weight = p.weigh(locals)
+	p.weight = p.weigh(kind, locals)
 }
 
 // leaf tells whether the body is so short that its callers are charged for it.
@@ -346,7 +396,13 @@ func (p *plan) short() bool {
 	return outside <= shortCost
 }
 
-// weigh is how many frames the function counts as.
-func (p *plan) weigh(locals int) int {
-	return 1 + (locals+len(p.accesses))/64
+// weigh is how many frames the function counts as: one, and one for each frameSlots values that it may have to keep on the
+// engine's stack, which gives every value a place of its own. What is counted here are more than there are, so that a frame
+// that counts as one has less than 2 KiB.
+func (p *plan) weigh(kind Type, locals int) int {
+	slots := p.slots + locals + len(kind.Params) + 2*len(kind.Results)
+	if p.vectors {
+		slots *= 2
+	}
+	return 1 + slots/frameSlots
 }
