@@ -95,6 +95,7 @@ impl<P: Pages> Heap<P> {
     ///
     /// # Safety
     /// As free; `size` is not 0.
+    #[cfg_attr(not(feature = "alloc"), allow(dead_code))]
     pub(crate) unsafe fn resize(&mut self, address: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let Ok(wanted) = Layout::from_size_align(size, layout.align()) else {
             return null_mut();
@@ -119,6 +120,7 @@ impl<P: Pages> Heap<P> {
     ///
     /// # Safety
     /// Nothing else uses it.
+    #[cfg_attr(test, allow(dead_code))]
     pub(crate) unsafe fn begin(&mut self, from: usize, to: usize) {
         self.from = from.next_multiple_of(LEAST).min(to);
         self.to = to;
@@ -183,5 +185,113 @@ impl<P: Pages> Heap<P> {
         } else {
             (*before).next = run;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::alloc::Layout;
+    use std::vec::Vec;
+
+    use super::{Heap, Pages, PAGE};
+
+    /// Pages from memory of this process, of which there are so many.
+    struct Some {
+        memory: *mut u8,
+        used: usize,
+        most: usize,
+    }
+
+    impl Some {
+        fn new(most: usize) -> Self {
+            // SAFETY: the size is not 0; a test's memory is left to the end of the process.
+            let memory = unsafe { std::alloc::alloc(Layout::from_size_align(most * PAGE, PAGE).unwrap()) };
+            Some { memory, used: 0, most }
+        }
+    }
+
+    impl Pages for Some {
+        fn more(&mut self, count: usize) -> *mut u8 {
+            if count > self.most - self.used {
+                return std::ptr::null_mut();
+            }
+            self.used += count;
+            // SAFETY: it is within the memory.
+            unsafe { self.memory.add((self.used - count) * PAGE) }
+        }
+    }
+
+    /// Numbers that are the same at each run.
+    fn random(state: &mut u64) -> usize {
+        *state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (*state >> 33) as usize
+    }
+
+    #[test]
+    fn blocks_are_their_owners() {
+        let (mut heap, mut state) = (Heap::new(Some::new(2_000)), 7);
+        let mut held: Vec<(*mut u8, Layout, u8)> = Vec::new();
+        for round in 0..20_000 {
+            if !held.is_empty() && (held.len() > 200 || random(&mut state) % 3 == 0) {
+                let (address, layout, mark) = held.swap_remove(random(&mut state) % held.len());
+                // SAFETY: the block is held, and was filled.
+                unsafe {
+                    let block = std::slice::from_raw_parts(address, layout.size());
+                    assert!(block.iter().all(|c| *c == mark), "a block of {} was written over", layout.size());
+                    if random(&mut state) % 4 == 0 {
+                        let size = 1 + random(&mut state) % (4 * layout.size());
+                        let moved = heap.resize(address, layout, size);
+                        let kept = std::slice::from_raw_parts(moved, size.min(layout.size()));
+                        assert!(kept.iter().all(|c| *c == mark));
+                        heap.free(moved, Layout::from_size_align(size, layout.align()).unwrap());
+                    } else {
+                        heap.free(address, layout);
+                    }
+                }
+                continue;
+            }
+            let size = match random(&mut state) % 20 {
+                0 => 1 + random(&mut state) % (10 * PAGE),
+                1..=4 => 1 + random(&mut state) % (40 << 10),
+                _ => 1 + random(&mut state) % 300,
+            };
+            let layout = Layout::from_size_align(size, 1 << (random(&mut state) % 8)).unwrap();
+            let address = heap.alloc(layout);
+            assert!(!address.is_null(), "out of memory in round {round}, with {} blocks held", held.len());
+            assert_eq!(address as usize % layout.align(), 0);
+            // SAFETY: the block is this test's now.
+            unsafe { address.write_bytes(round as u8, size) };
+            held.push((address, layout, round as u8));
+        }
+    }
+
+    #[test]
+    fn what_is_freed_is_used_again() {
+        for size in [1, 16, 100, 5_000, 16 << 10, PAGE, 3 * PAGE + 1] {
+            let (mut heap, layout) = (Heap::new(Some::new(64)), Layout::from_size_align(size, 1).unwrap());
+            for _ in 0..10_000 {
+                let (a, b) = (heap.alloc(layout), heap.alloc(layout));
+                assert!(!a.is_null() && !b.is_null(), "{size}");
+                // SAFETY: they came from there.
+                unsafe {
+                    heap.free(a, layout);
+                    heap.free(b, layout);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn free_pages_are_joined() {
+        let mut heap = Heap::new(Some::new(16));
+        let layout = |pages| Layout::from_size_align(pages * PAGE, 1).unwrap();
+        let runs: Vec<_> = (0..8).map(|_| heap.alloc(layout(2))).collect();
+        assert!(heap.alloc(layout(1)).is_null());
+        for i in [0, 3, 1, 2, 7, 5, 6, 4] {
+            // SAFETY: it came from there.
+            unsafe { heap.free(runs[i], layout(2)) };
+        }
+        assert!(!heap.alloc(layout(16)).is_null());
+        assert!(heap.alloc(Layout::from_size_align(1, 2 * PAGE).unwrap()).is_null());
     }
 }

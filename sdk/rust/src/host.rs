@@ -228,7 +228,7 @@ impl Host {
             n = op(code, input, self.output.room());
         }
         match usize::try_from(n) {
-            Ok(n) => self.output.room().get(..n).map(|out| &*out).ok_or(Error::TooSmall),
+            Ok(n) => self.output.room().get(..n).map(|out| out as &[u8]).ok_or(Error::TooSmall),
             Err(_) => Err(Error::from(n)),
         }
     }

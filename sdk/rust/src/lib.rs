@@ -27,6 +27,7 @@
 //!         Ok(())
 //!     }
 //! }
+//! # fn main() {}
 //! ```
 //!
 //! Nothing here allocates for each event unless it says so: what is handed out points into the frame or the host's answer,

@@ -163,8 +163,7 @@ mod wasm {
                 let Some(plugin) = &mut *self.0 .0.get() else {
                     return (Action::Error as i64) << 56;
                 };
-                let frame =
-                    (length <= machine.capacity).then(|| core::slice::from_raw_parts(machine.frame as *const u8, length));
+                let frame = (length <= machine.capacity).then(|| core::slice::from_raw_parts(machine.frame as *const u8, length));
                 run(plugin, &mut machine.host, &mut machine.result, frame);
                 let operations = machine.result.operations.octets();
                 (machine.result.action as i64) << 56 | (operations.len() as i64) << 32 | operations.as_ptr() as i64

@@ -191,7 +191,7 @@ impl Writer {
             self.stop();
             return false;
         }
-        let capacity = need.max(self.capacity.saturating_mul(2)).max(1 << 10).min(Self::MOST + 1);
+        let capacity = need.max(self.capacity.saturating_mul(2)).clamp(1 << 10, Self::MOST + 1);
         let address = module::more(capacity);
         if address.is_null() {
             self.stop();
