@@ -203,7 +203,7 @@ func (p *pool) call(ctx context.Context, ev *Event, res *Result) error {
 	phase := p.stages[ev.Stage].Phase
 	res.Reset()
 	p.calls.Add(1)
-	i, err := p.take(ctx, phase)
+	i, err := p.take(ctx, phase, ev.Awaited > 0)
 	if err != nil {
 		return p.failing(err)
 	}
@@ -252,8 +252,9 @@ func (p *pool) failing(err error) error {
 	return err
 }
 
-// take gets an instance: a free one, a new one, or the next one that is given back.
-func (p *pool) take(ctx context.Context, phase exchange.Phase) (*instance, error) {
+// take gets an instance: a free one, a new one, or the next one that is given back. again says
+// that the event goes on with one that had its turn and holds what it holds anyway: however many of these there are, they may wait.
+func (p *pool) take(ctx context.Context, phase exchange.Phase, again bool) (*instance, error) {
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
@@ -278,7 +279,7 @@ func (p *pool) take(ctx context.Context, phase exchange.Phase) (*instance, error
 		p.mu.Unlock()
 		return p.make(ctx, phase)
 	}
-	if len(p.waiters) >= queuePerInstance*p.limits.Instances {
+	if len(p.waiters) >= queuePerInstance*p.limits.Instances && !again {
 		p.probing = false
 		p.mu.Unlock()
 		return nil, &Fault{Plugin: p.plugin.Name, Phase: phase, Kind: Busy, Detail: "too many events wait for an instance"}
