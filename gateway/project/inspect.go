@@ -77,7 +77,7 @@ type external struct {
 
 type memoryReport struct {
 	Initial int64 `json:"initial"` // octets
-	Maximum int64 `json:"maximum"` // octets, as the module declares it
+	Maximum int64 `json:"maximum"` // octets, as the module declares it or as much as it gets here
 }
 
 type section struct {

@@ -48,6 +48,7 @@ func (c *runCommand) Run(s *Shell) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	module := p.Module()
+	begun := c.state(p, module) // before anything is read, so that no change is missed
 	if c.Build {
 		module = filepath.Join(dir, p.Name+".wasm")
 		if err := s.rebuild(p, module); err != nil {
@@ -65,7 +66,7 @@ func (c *runCommand) Run(s *Shell) (err error) {
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		c.watch(ctx, s, p, module, dir, changed)
+		c.watch(ctx, s, p, module, dir, begun, changed)
 	}()
 	err = s.Serve(ctx, dir, changed)
 	cancel()
@@ -137,11 +138,10 @@ func (c *runCommand) configure(s *Shell, p *Project, module, dir string) error {
 	return errors.Join(writeFile(filepath.Join(dir, "policies", trial.PolicyFile), text), writeFile(filepath.Join(dir, "config.hcl"), b.Bytes()))
 }
 
-// watch looks for changes until ctx ends. What is wrong with one is told, and what serves goes on.
-func (c *runCommand) watch(ctx context.Context, s *Shell, p *Project, module, dir string, changed chan<- struct{}) {
+// watch looks for changes since seen until ctx ends. What is wrong with one is told, and what serves goes on.
+func (c *runCommand) watch(ctx context.Context, s *Shell, p *Project, module, dir, seen string, changed chan<- struct{}) {
 	tick := time.NewTicker(c.Watch)
 	defer tick.Stop()
-	seen := c.state(p, module)
 	for {
 		select {
 		case <-ctx.Done():
