@@ -119,6 +119,13 @@ var exercised = map[string]string{
 	"../postern/bin/postern validate": "TestOutside",
 	"../postern/bin/postern run":      "TestOutside",
 
+	"postern plugin new --lang rust hello":                        "TestPluginProjects",
+	"postern plugin build":                                        "TestPluginProjects",
+	"postern plugin test":                                         "TestPluginProjects",
+	"postern plugin bench":                                        "TestPluginProjects",
+	"postern plugin run --upstream http://127.0.0.1:9000 --build": "TestPluginProjects",
+	"cd hello": "TestPluginProjects",
+
 	"cd examples/openai-node && npm ci":                 "TestOpenAI",
 	"set -a && . ../../data/demo.env && set +a":         "TestOpenAIDemo",
 	`NODE_EXTRA_CA_CERTS="$POSTERN_CA" node client.mjs`: "TestOpenAIDemo",
