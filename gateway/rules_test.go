@@ -32,7 +32,7 @@ var layers = [][]string{
 	{"gateway/config", "gateway/ledger/record", "gateway/carrier", "gateway/provider/openai", "gateway/provider/providertest"},
 	{"gateway/variable", "gateway/plugin/bundle"},
 	{"sdk/go", "gateway/plugin/admission", "gateway/plugin/wasmtest", "gateway/expr", "gateway/schema", "gateway/provider", "gateway/http1", "gateway/certificate", "gateway/pool", "gateway/state/badger", "gateway/state/memory", "gateway/state/statetest", "gateway/route"},
-	{"gateway/manifest", "gateway/plugin/body", "gateway/attribute"},
+	{"gateway/manifest", "gateway/plugin/body", "gateway/attribute", "gateway/fetch/origin"},
 	{"sdk", "sdk/abi", "gateway/plugin/lines", "gateway/exchange", "gateway/secret", "gateway/state", "gateway/telemetry"},
 }
 

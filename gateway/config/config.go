@@ -177,7 +177,7 @@ type PluginFetch struct {
 	Range      hcl.Range
 }
 
-// FetchOrigin is a scheme, host and port a plugin may send requests to, in the form that Origin gives. An address that is
+// FetchOrigin is a scheme, host and port a plugin may send requests to, in the form of package origin. An address that is
 // not public is dialled only when Host is that address itself, or, but for link-local ones, Private is set.
 type FetchOrigin struct {
 	Scheme  string // http or https

@@ -29,16 +29,16 @@ const (
 // errAddress is what a name leads to that was not granted.
 var errAddress = errors.New("the address is not public, and was not granted")
 
-// origin is one that the operator granted, with its connections.
-type origin struct {
+// service is an origin that the operator granted, with the connections to it.
+type service struct {
 	literal   netip.Addr // the origin's host, when it is an address
 	private   bool
 	transport *http.Transport
 }
 
-// newOrigin makes an origin without connections. roots are the only ones trusted; nil: the system's.
-func (f *Fetcher) newOrigin(c *config.FetchOrigin, roots *x509.CertPool, resolver *net.Resolver) *origin {
-	o := &origin{private: c.Private}
+// newService makes an origin without connections. roots are the only ones trusted; nil: the system's.
+func (f *Fetcher) newService(c *config.FetchOrigin, roots *x509.CertPool, resolver *net.Resolver) *service {
+	o := &service{private: c.Private}
 	host, _, _ := net.SplitHostPort(c.Host)
 	if addr, err := netip.ParseAddr(host); err == nil {
 		o.literal = addr.Unmap()
@@ -94,7 +94,7 @@ func (f *Fetcher) dial(ctx context.Context, d *net.Dialer, network, address stri
 
 // may reports whether an address may be dialled for the origin: it is the one that the operator wrote, or a public one, or
 // private ones were granted. Link-local addresses, where clouds keep their secrets, are never meant by that.
-func (o *origin) may(a netip.Addr) bool {
+func (o *service) may(a netip.Addr) bool {
 	a = a.WithZone("").Unmap()
 	if o.literal.IsValid() && a == o.literal {
 		return true

@@ -17,6 +17,7 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/fetch/origin"
 	"github.com/postern-gateway/postern/gateway/telemetry"
 	"github.com/postern-gateway/postern/sdk/abi"
 )
@@ -61,7 +62,7 @@ type Fetcher struct {
 	config  config.PluginFetch
 	plugin  string
 	granted bool
-	origins map[string]*origin // by "scheme://host:port"
+	origins map[string]*service // by "scheme://host:port"
 	ups     map[string]Upstream
 	metrics *telemetry.Fetches
 	log     *slog.Logger
@@ -85,7 +86,7 @@ type Fetcher struct {
 func New(c Config) (*Fetcher, error) {
 	f := &Fetcher{
 		config: c.Plugin.Fetch, plugin: c.Plugin.Name, granted: slices.Contains(c.Plugin.Grants, "fetch"),
-		origins: map[string]*origin{}, ups: c.Upstreams, metrics: c.Metrics, log: c.Log, flights: map[key]*flight{},
+		origins: map[string]*service{}, ups: c.Upstreams, metrics: c.Metrics, log: c.Log, flights: map[key]*flight{},
 	}
 	if f.config.Timeout <= 0 {
 		f.config.Timeout = 2 * time.Second
@@ -106,7 +107,7 @@ func New(c Config) (*Fetcher, error) {
 			return nil, fmt.Errorf("plugin %s: fetch: %w", f.plugin, err)
 		}
 		f.files += digest
-		f.origins[o.Scheme+"://"+o.Host] = f.newOrigin(o, pool, c.Resolver)
+		f.origins[origin.Origin{Scheme: o.Scheme, Host: o.Host}.String()] = f.newService(o, pool, c.Resolver)
 	}
 	return f, nil
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/fetch"
+	"github.com/postern-gateway/postern/gateway/fetch/origin"
 	"github.com/postern-gateway/postern/gateway/telemetry"
 	"github.com/postern-gateway/postern/sdk/abi"
 )
@@ -68,9 +69,11 @@ func origins(t testing.TB, urls ...string) (list []config.FetchOrigin) {
 			t.Fatal(err)
 		}
 		var o config.FetchOrigin
-		if o.Scheme, o.Host, err = config.Origin(u); err != nil {
+		at, err := origin.Of(u)
+		if err != nil {
 			t.Fatal(err)
 		}
+		o.Scheme, o.Host = at.Scheme, at.Host
 		o.Private = private
 		list = append(list, o)
 	}
@@ -1093,9 +1096,9 @@ func FuzzRead(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		scheme, host, err := config.Origin(u)
-		if err != nil || scheme+"://"+host != r.Origin || r.URL.User != nil {
-			t.Errorf("%s: %s %s %v, and compared as %s", r.URL, scheme, host, err, r.Origin)
+		at, err := origin.Of(u)
+		if err != nil || at.String() != r.Origin || r.URL.User != nil {
+			t.Errorf("%s: %s %v, and compared as %s", r.URL, at, err, r.Origin)
 		}
 		for _, s := range []string{r.URL.RequestURI(), r.Method} {
 			if strings.ContainsAny(s, "\r\n ") {

@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
-	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/fetch/origin"
 	"github.com/postern-gateway/postern/gateway/route"
 	"github.com/postern-gateway/postern/sdk/abi"
 )
@@ -31,7 +31,7 @@ const (
 // Request is a plugin's request, in order by itself. Whether it is allowed is another matter.
 type Request struct {
 	URL      *url.URL // nil: to an upstream
-	Origin   string   // of URL, "scheme://host:port" as config.Origin has it
+	Origin   string   // of URL, "scheme://host:port" as in package origin
 	Upstream string
 	Path     string // to an upstream: escaped, begins with "/"
 	Query    string // to an upstream: raw, without "?"
@@ -122,7 +122,7 @@ func (r *Request) address(raw string) error {
 	if err != nil {
 		return errors.New("the URL is malformed") // what the parser says would repeat it
 	}
-	scheme, host, err := config.Origin(u)
+	at, err := origin.Of(u)
 	switch {
 	case err != nil:
 		return fmt.Errorf("the URL leads nowhere: %w", err)
@@ -132,12 +132,12 @@ func (r *Request) address(raw string) error {
 		return errors.New("the URL holds what can not be sent")
 	}
 	// What is sent is the origin that was compared, not another way to write it; browsers leave its usual port out.
-	bare := strings.TrimSuffix(host, ":443")
-	if scheme == "http" {
-		bare = strings.TrimSuffix(host, ":80")
+	bare := strings.TrimSuffix(at.Host, ":443")
+	if at.Scheme == "http" {
+		bare = strings.TrimSuffix(at.Host, ":80")
 	}
-	r.Origin = scheme + "://" + host
-	r.URL = &url.URL{Scheme: scheme, Host: bare, Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery}
+	r.Origin = at.String()
+	r.URL = &url.URL{Scheme: at.Scheme, Host: bare, Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery}
 	if r.URL.Path == "" {
 		r.URL.Path = "/"
 	}
