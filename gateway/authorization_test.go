@@ -173,11 +173,13 @@ func TestThousandAwait(t *testing.T) {
 		case <-r.Context().Done():
 		}
 		members(w, r)
-	}, `timeout = "1s"`, `timeout = "1m"`+"\n    concurrent = 1000", "grants = [fetch]", "grants = [fetch]\n  limits {\n    instances = 2\n  }")
+	}, `timeout = "1s"`, `timeout = "1m"`+"\n    concurrent = 1000", "grants = [fetch]", "grants = [fetch]\n  limits {\n    instances = 2\n    queue     = \"10s\"\n  }")
 	c := n.client(t, "http1")
 	var work sync.WaitGroup
 	var failed atomic.Int64
 	for i := range exchanges {
+		// They wait together, and need not have come in the same millisecond.
+		waitFor(t, "those before", func() bool { return int64(i)-waiting.Load() < 100 || t.Failed() })
 		work.Go(func() {
 			who := fmt.Sprintf("m-%d", i)
 			if status, body, err := n.as(t.Context(), c, "Bearer "+who); status != 200 || body != "hello "+who {
