@@ -95,7 +95,7 @@ impl<P: Pages> Heap<P> {
     ///
     /// # Safety
     /// As free; `size` is not 0.
-    #[cfg_attr(not(feature = "alloc"), allow(dead_code))]
+    #[cfg_attr(any(not(feature = "alloc"), feature = "std"), allow(dead_code))]
     pub(crate) unsafe fn resize(&mut self, address: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let Ok(wanted) = Layout::from_size_align(size, layout.align()) else {
             return null_mut();
