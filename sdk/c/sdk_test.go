@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"math"
 	"os"
@@ -257,7 +258,8 @@ func FuzzFrame(f *testing.F) {
 func build(t *testing.T, dir, out string) {
 	t.Helper()
 	said, err := exec.CommandContext(t.Context(), "./build", dir, out).CombinedOutput()
-	if exit, ok := err.(*exec.ExitError); ok && exit.ExitCode() == 69 {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == 69 {
 		conformance.Missing(t, strings.TrimSpace(string(said)))
 	}
 	if err != nil || len(said) > 0 {
