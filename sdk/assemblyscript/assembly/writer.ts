@@ -182,7 +182,20 @@ export class Writer {
     // A unit becomes three octets at most; only where there is little room do they have to be counted first.
     const octets = units * 3;
     if (!this.fits(octets <= this.capacity - this.used ? octets : <usize>String.UTF8.byteLength(s))) return;
-    this.used += String.UTF8.encodeUnsafe(changetype<usize>(s), <i32>units, this.address + this.used);
+    let from = changetype<usize>(s);
+    const end = from + (units << 1);
+    let to = this.address + this.used;
+    // What is ASCII is written four units at a time.
+    while (end - from >= 8) {
+      let four = load<u64>(from);
+      if ((four & 0xff80ff80ff80ff80) != 0) break;
+      four = (four | (four >> 8)) & 0x0000ffff0000ffff;
+      store<u32>(to, <u32>(four | (four >> 16)));
+      from += 8;
+      to += 4;
+    }
+    if (from < end) to += String.UTF8.encodeUnsafe(from, <i32>((end - from) >> 1), to);
+    this.used = to - this.address;
   }
 
   private decimal(n: i64, unsigned: bool): void {
