@@ -8,6 +8,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/postern-gateway/postern/gateway/manifest"
+	"github.com/postern-gateway/postern/gateway/plugin/wasmtest"
+	"github.com/postern-gateway/postern/sdk/abi"
 )
 
 // small is a configuration without plugins and secrets.
@@ -129,5 +133,83 @@ func TestValidateVariables(t *testing.T) {
 	}
 	if code, _, errs := command(t, "", "validate", "-var", "port=8081", dir); code != 0 {
 		t.Errorf("%d %s", code, errs)
+	}
+}
+
+// TestValidateStranger: of a module that somebody else has built, with its manifest in it, validate says where it is wrong by file,
+// line and column, without running it: arguments it does not have, grants it was not given, what it wants to see and can not, and a
+// module that no gateway runs.
+func TestValidateStranger(t *testing.T) {
+	t.Parallel()
+	const (
+		head   = "abi     = 1\nversion = \"1.0.0\"\nsummary = \"A stranger's.\"\n\n"
+		hook   = "hook \"request\" {\n  sees {\n    attributes = [\"model\"]\n  }\n\n  argument \"greeting\" {\n    type = string\n  }\n}\n"
+		policy = "policy \"p\" {\n  request \"stranger\" {\n    config {\n      greeting = \"Hi\"\n    }\n  }\n}\n"
+	)
+	for _, c := range []struct {
+		name, manifest, policy, grants, want string
+		change                               func(m *wasmtest.Module)
+	}{
+		{name: "in order", manifest: head + hook, policy: policy},
+		{name: "a misspelt argument", manifest: head + hook, policy: strings.Replace(policy, "greeting", "greting", 1),
+			want: "policies/p.hcl:4:7: Unsupported argument: An argument named \"greting\" is not expected here. Did you mean \"greeting\"?\n    4 |       greting = \"Hi\"\n      |       ^^^^^^^\n"},
+		{name: "an argument of another kind", manifest: head + hook, policy: strings.Replace(policy, "\"Hi\"", "[1]", 1),
+			want: "policies/p.hcl:4:18: "},
+		{name: "what was not granted", manifest: head + "grant \"ledger\" {\n  reason = \"takes your money\"\n}\n\n" + hook, policy: policy,
+			want: "config.hcl:8:1: Missing grant: The plugin asks for ledger: it takes your money. If you consent, write grants = [ledger].\n"},
+		{name: "a grant of its own invention", manifest: head + "grant \"everything\" {\n  reason = \"is curious\"\n}\n\n" + hook, policy: policy,
+			want: "stranger.wasm/plugin.hcl:5:7: Unknown capability"},
+		{name: "what there is not", manifest: head + strings.Replace(hook, "model", "secret.openai", 1), policy: policy,
+			want: "stranger.wasm/plugin.hcl:7:19: Unknown attribute: There is no attribute \"secret.openai\"."},
+		{name: "what is not known yet", manifest: head + strings.Replace(hook, "model", "response.status", 1), policy: policy,
+			want: "stranger.wasm/plugin.hcl:7:19: Not known yet: response.status is known from phase response on, and this hook is at request.\n"},
+		{name: "a phase it has no hook for", manifest: head + hook, policy: strings.Replace(policy, "request", "response", 1),
+			want: "policies/p.hcl:2:3: Unsupported phase: The plugin \"stranger\" does nothing at phase response. There are: request.\n"},
+		{name: "a world of its own", manifest: head + hook, policy: policy, change: func(m *wasmtest.Module) {
+			m.Imports = append(m.Imports, wasmtest.Import{Module: "env", Name: "system", Type: m.Type(wasmtest.Sig())})
+		},
+			want: "config.hcl:9:12: "},
+		{name: "another ABI", manifest: head + hook, policy: policy, change: func(m *wasmtest.Module) { m.Exported(abi.ExportOn).Export = "proxy_on_request" },
+			want: "config.hcl:9:12: "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			m := wasmtest.Policy(wasmtest.Answer(abi.ActionContinue, 0, 0))
+			if c.change != nil {
+				c.change(m)
+			}
+			wasm, err := manifest.Pack(m.Bytes(), []byte(c.manifest))
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := folder(t, map[string]string{"policies/p.hcl": c.policy, "stranger.wasm": string(wasm), "config.hcl": `state "memory" {}
+
+listener "public" {
+  address   = ":8080"
+  protocols = [http1]
+}
+
+plugin "stranger" {
+  source = "stranger.wasm"
+}
+
+route "all" {
+  listener = listener.public
+  match    = "/"
+  policies = [policy.p]
+
+  respond {
+    status = 204
+  }
+}
+`})
+			if c.want == "" {
+				ok(t, "validate", dir)
+				return
+			}
+			if told := fails(t, 1, "validate", dir); !strings.HasPrefix(told, c.want) {
+				t.Errorf("told\n%s\nwant\n%s", told, c.want)
+			}
+		})
 	}
 }

@@ -3,7 +3,6 @@ package project_test
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -104,23 +103,17 @@ hook "request" {
 }
 `
 
-// module is a plugin that sets the header x-greeting to a text.
-func module(text string, change func(m *wasmtest.Module)) []byte {
-	const buffer, result = 1 << 16, 1024
-	op := []byte{byte(abi.OpHeaderSet), 0}
-	op = binary.LittleEndian.AppendUint16(op, uint16(len("x-greeting")))
-	op = binary.LittleEndian.AppendUint32(op, uint32(len(text)))
-	op = append(op, "x-greeting"+text...)
-	m := &wasmtest.Module{Memories: []wasmtest.Limits{{Min: 3, Max: -1}}}
-	m.Exports = []wasmtest.Export{{Name: abi.ExportMemory, Kind: wasmtest.MemoryKind}}
-	m.Put(result, op)
-	m.Func(abi.ExportABI, wasmtest.Sig().To(wasmtest.I64), wasmtest.I64Const(buffer<<32|abi.MinFrame))
-	m.Func(abi.ExportConfigure, wasmtest.Sig(wasmtest.I32).To(wasmtest.I64), wasmtest.I64Const(0))
-	m.Func(abi.ExportOn, wasmtest.Sig(wasmtest.I32, wasmtest.I32).To(wasmtest.I64), wasmtest.I64Const(int64(abi.Result(abi.ActionContinue, result, uint32(len(op))))))
-	if change != nil {
-		change(m)
-	}
-	return m.Bytes()
+// module is a plugin that sets the header x-greeting to a text, with its postern_on preceded by something else.
+func module(text string, before ...wasmtest.Code) *wasmtest.Module {
+	op := wasmtest.Operation(abi.OpHeaderSet, "x-greeting", []byte(text))
+	m := wasmtest.Policy(wasmtest.Join(before...) + wasmtest.Answer(abi.ActionContinue, wasmtest.Scratch, uint32(len(op))))
+	m.Put(wasmtest.Scratch, op)
+	return m
+}
+
+// leaves has a module import what no gateway gives it.
+func leaves(m *wasmtest.Module) {
+	m.Imports = append(m.Imports, wasmtest.Import{Module: "env", Name: "exit", Type: m.Type(wasmtest.Sig())})
 }
 
 // write puts files into a new folder called greet.
@@ -207,7 +200,7 @@ func TestNewHoldsItsOwnLanguage(t *testing.T) {
 			}
 		}
 		// A module that does something else fails the tests, and they say what they miss.
-		put(t, filepath.Join(dir, "hello.wasm"), string(module("Hi", nil)))
+		put(t, filepath.Join(dir, "hello.wasm"), string(module("Hi").Bytes()))
 		out, told, err := run(t, &project.Shell{}, "test", dir, "--module", filepath.Join(dir, "hello.wasm"))
 		if !errors.Is(err, project.ErrTold) || told != "" || !strings.Contains(out, `header x-greeting of the request to the upstream is "Hi", expected "Good day, Ada"`) {
 			t.Errorf("%s: %v\n%s%s", l.Name, err, out, told)
@@ -217,12 +210,11 @@ func TestNewHoldsItsOwnLanguage(t *testing.T) {
 
 func TestPack(t *testing.T) {
 	t.Parallel()
-	bare := string(module("Hi", nil))
+	bare, unknown := string(module("Hi").Bytes()), module("Hi")
+	leaves(unknown)
 	dir := write(t, map[string]string{"greet.wasm": bare, "plugin.hcl": greeting, "other.hcl": strings.Replace(greeting, "0.1.0", "2.0.0", 1),
 		"wrong.hcl": strings.Replace(greeting, "route.name", "route.nam", 1), "text.wasm": "this is no module",
-		"unknown.wasm": string(module("Hi", func(m *wasmtest.Module) {
-			m.Imports = []wasmtest.Import{{Module: "env", Name: "exit", Type: m.Type(wasmtest.Sig())}}
-		}))})
+		"unknown.wasm": string(unknown.Bytes())})
 	path := func(name string) string { return filepath.Join(dir, name) }
 	if out, told, err := run(t, &project.Shell{}, "pack", path("greet.wasm"), "-o", path("packed.wasm")); err != nil || !strings.Contains(out, "packed.wasm: ") {
 		t.Fatalf("%v\n%s%s", err, out, told)
@@ -269,20 +261,21 @@ func TestPack(t *testing.T) {
 func TestInspect(t *testing.T) {
 	t.Parallel()
 	files := map[string]string{}
-	pack := func(b []byte) string {
-		packed, err := manifest.Pack(b, []byte(greeting))
+	pack := func(m *wasmtest.Module) string {
+		packed, err := manifest.Pack(m.Bytes(), []byte(greeting))
 		if err != nil {
 			t.Fatal(err)
 		}
 		return string(packed)
 	}
-	files["good.wasm"] = pack(module("Hi", nil))
-	files["import.wasm"] = pack(module("Hi", func(m *wasmtest.Module) {
-		m.Imports = []wasmtest.Import{{Module: "env", Name: "exit", Type: m.Type(wasmtest.Sig())}}
-	}))
-	files["other.wasm"] = pack(module("Hi", func(m *wasmtest.Module) { m.Functions[2].Export = "postern_of" }))
+	imports, other := module("Hi"), module("Hi")
+	leaves(imports)
+	other.Exported(abi.ExportOn).Export = "postern_of"
+	files["good.wasm"] = pack(module("Hi"))
+	files["import.wasm"] = pack(imports)
+	files["other.wasm"] = pack(other)
 	files["truncated.wasm"] = files["good.wasm"][:100]
-	files["bare.wasm"] = string(module("Hi", nil))
+	files["bare.wasm"] = string(module("Hi").Bytes())
 	dir := write(t, files)
 	var got strings.Builder
 	for _, name := range []string{"good", "import", "other", "truncated", "bare"} {
@@ -316,7 +309,7 @@ func TestInspect(t *testing.T) {
 		Exports []struct{ Name, Kind, Type string }
 		Memory  struct{ Initial int64 }
 	}
-	if err := errors.Join(err, json.Unmarshal([]byte(out), &report)); err != nil || !report.Taken || report.Metered == 0 || len(report.Exports) != 4 || report.Memory.Initial != 3<<16 {
+	if err := errors.Join(err, json.Unmarshal([]byte(out), &report)); err != nil || !report.Taken || report.Metered == 0 || len(report.Exports) != 4 || report.Memory.Initial != 4<<16 {
 		t.Errorf("%v\n%s", err, out)
 	}
 	// A folder without a module says what to do.
@@ -385,7 +378,7 @@ func TestTests(t *testing.T) {
 	t.Parallel()
 	one := "test \"greets\" {\n  expect {\n    upstream {\n      headers = { x-greeting = \"%\" }\n    }\n  }\n}\n"
 	tests := strings.Replace(one, "%", "Hi", 1) + strings.Replace(strings.Replace(one, "%", "Hello", 1), "greets", "is polite", 1)
-	dir := write(t, map[string]string{"plugin.hcl": greeting, "policy.hcl": policy, "greet.wasm": string(module("Hi", nil)), "greet_test.hcl": tests})
+	dir := write(t, map[string]string{"plugin.hcl": greeting, "policy.hcl": policy, "greet.wasm": string(module("Hi").Bytes()), "greet_test.hcl": tests})
 	wasm := filepath.Join(dir, "greet.wasm")
 	for _, c := range []struct {
 		arguments []string
@@ -423,12 +416,9 @@ func TestTests(t *testing.T) {
 func TestBench(t *testing.T) {
 	t.Parallel()
 	tests := "test \"one\" {\n  expect {\n    status = 200\n  }\n}\n\ntest \"two\" {\n  exchange {\n    expect {}\n  }\n\n  exchange {\n    expect {}\n  }\n}\n"
-	counting := module("Hi", func(m *wasmtest.Module) { // to 50 first
-		on := &m.Functions[2]
-		on.Locals = []wasmtest.Locals{{Count: 1, Type: wasmtest.I32}}
-		on.Code = wasmtest.Loop(wasmtest.Void, wasmtest.LocalGet(2), wasmtest.I32Const(1), wasmtest.I32Add, wasmtest.LocalTee(2), wasmtest.I32Const(50), wasmtest.I32LtU, wasmtest.BrIf(0)) + on.Code
-	})
-	dir := write(t, map[string]string{"plugin.hcl": greeting, "policy.hcl": policy, "greet.wasm": string(counting), "greet_test.hcl": tests})
+	counting := module("Hi", wasmtest.Loop(wasmtest.Void, // to 50 first
+		wasmtest.LocalGet(wasmtest.Int), wasmtest.I32Const(1), wasmtest.I32Add, wasmtest.LocalTee(wasmtest.Int), wasmtest.I32Const(50), wasmtest.I32LtU, wasmtest.BrIf(0)))
+	dir := write(t, map[string]string{"plugin.hcl": greeting, "policy.hcl": policy, "greet.wasm": string(counting.Bytes()), "greet_test.hcl": tests})
 	wasm := filepath.Join(dir, "greet.wasm")
 	type row struct {
 		Test, Phase, Event string
@@ -459,7 +449,7 @@ func TestBench(t *testing.T) {
 		t.Fatalf("%+v", list)
 	}
 	for _, r := range list {
-		if r.Event != "REQUEST" || r.Phase != "request" || r.Calls < 100 || r.NS <= 0 || r.Fuel < 50 || r.Fuel > 1000 || r.Memory != 3<<16 || r.Faults != 0 {
+		if r.Event != "REQUEST" || r.Phase != "request" || r.Calls < 100 || r.NS <= 0 || r.Fuel < 50 || r.Fuel > 1000 || r.Memory != 4<<16 || r.Faults != 0 {
 			t.Errorf("%+v", r)
 		}
 	}
@@ -501,7 +491,7 @@ func loaded(t *testing.T, dir string) (*config.Config, error) {
 func TestRun(t *testing.T) {
 	t.Parallel()
 	packed := func(text, manifestText string) string {
-		b, err := manifest.Pack(module(text, nil), []byte(manifestText))
+		b, err := manifest.Pack(module(text).Bytes(), []byte(manifestText))
 		if err != nil {
 			t.Fatal(err)
 		}
