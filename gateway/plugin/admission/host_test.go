@@ -23,6 +23,7 @@ type host struct {
 	budget  int64 // what was not handed out yet
 	slice   int64
 	visits  int
+	visit   func(api.Module) // called by yield
 	deep    func(api.Module) // called when the depth is used up
 }
 
@@ -32,8 +33,11 @@ func newHost(t testing.TB, config wazero.RuntimeConfig) *host {
 	h := &host{runtime: wazero.NewRuntimeWithConfig(ctx, config), budget: 1 << 40, slice: 1 << 20}
 	t.Cleanup(func() { _ = h.runtime.Close(ctx) })
 	meter := h.runtime.NewHostModuleBuilder(admission.MeterModule)
-	meter.NewFunctionBuilder().WithGoModuleFunction(api.GoModuleFunc(func(_ context.Context, _ api.Module, stack []uint64) {
+	meter.NewFunctionBuilder().WithGoModuleFunction(api.GoModuleFunc(func(_ context.Context, m api.Module, stack []uint64) {
 		h.visits++
+		if h.visit != nil {
+			h.visit(m)
+		}
 		left := int64(stack[0])
 		if left >= 0 {
 			panic("a visit with fuel left")

@@ -126,6 +126,9 @@ func Read(wasm []byte, l Limits) (*Module, error) {
 		}
 		s.name = sectionName(s.id)
 		size := int(r.U32())
+		if r.Err != nil {
+			break
+		}
 		if size > r.End-r.At {
 			r.Fail(at, "section %s of %d octets does not fit into the %d that are left", s.name, size, r.End-r.At)
 			break

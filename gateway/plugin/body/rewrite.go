@@ -510,11 +510,13 @@ func (rw *Rewriter) loop(in *instruction) {
 	rw.open(opLoop, in.kind)
 	f.depth = rw.depth - 1
 	rw.frames = append(rw.frames, f)
-	if f.late || header.cost == 0 {
+	if f.late {
 		return
 	}
-	rw.charge(header.cost)
-	switch {
+	if header.cost > 0 {
+		rw.charge(header.cost)
+	}
+	switch { // also when the header has no cost: what is in the loop has
 	case f.wrapped:
 		rw.toSlow(f)
 	case l.branched: // one that is not is a block
