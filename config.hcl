@@ -76,6 +76,10 @@ plugin "meter" {
 
 plugin "redact" {
   source = "plugins/redact"
+
+  limits {
+    cpu_per_kib = "2ms" # it looks through every octet of a prompt
+  }
 }
 
 upstream "sandbox" {

@@ -7,10 +7,10 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/postern-gateway/postern/gateway/config"
-	"github.com/postern-gateway/postern/gateway/project"
 	"github.com/postern-gateway/postern/gateway/manifest"
 	"github.com/postern-gateway/postern/gateway/plugin"
 	"github.com/postern-gateway/postern/gateway/plugin/admission"
+	"github.com/postern-gateway/postern/gateway/project"
 	"github.com/postern-gateway/postern/gateway/schema"
 )
 

@@ -27,6 +27,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	// What is asked is that a reload loses nothing, not that this machine is quick beside all other tests.
 	replaceIn(t, dir+"/policies/tenant.hcl", `timeout = "500ms"`, `timeout = "30s"`)
 	rewrite(t, dir+"/config.hcl", func(text string) string {
+		text = strings.Replace(text, "\n  limits {\n    cpu_per_kib = \"2ms\" # it looks through every octet of a prompt\n  }\n", "", 1)
 		return regexp.MustCompile(`(?m)^plugin "\w+" \{$`).ReplaceAllString(text, "$0\n  limits {\n    queue = \"10s\"\n  }\n")
 	})
 	n := startIn(t, dir)

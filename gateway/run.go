@@ -10,7 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -33,6 +33,9 @@ type runCommand struct {
 
 // stopTime bounds a graceful stop; each listener's own drain time applies within it.
 const stopTime = 5 * time.Minute
+
+// watchEvery is how often a running gateway looks at the files of plugins that it watches.
+const watchEvery = 2 * time.Second
 
 // Run serves until the context ends, then stops gracefully. SIGHUP loads the files again.
 func (c *runCommand) Run(a *App) (err error) {
@@ -81,6 +84,11 @@ func (c *runCommand) Run(a *App) (err error) {
 		}
 		return s.Apply(ctx, next)
 	}
+	watching, stopWatching := context.WithCancel(a.Context)
+	var watch sync.WaitGroup
+	watch.Go(func() { s.Watch(watching, watchEvery, reload) })
+	defer watch.Wait()
+	defer stopWatching()
 	if cfg.Admin != nil {
 		stop, err := operators.serve(cfg, s, t, reload)
 		if err != nil {
@@ -115,7 +123,7 @@ func (c *runCommand) again(ctx context.Context, a *App, log *slog.Logger) (*conf
 			level = slog.LevelError
 			mistakes++
 		}
-		log.LogAttrs(ctx, level, "configuration: "+d.Summary, slog.String("at", fileLine(*d.Subject)+":"+strconv.Itoa(d.Subject.Start.Column)), slog.String("detail", d.Detail))
+		log.LogAttrs(ctx, level, "configuration: "+d.Summary, slog.String("at", fmt.Sprintf("%s:%d:%d", d.Subject.Filename, d.Subject.Start.Line, d.Subject.Start.Column)), slog.String("detail", d.Detail))
 	}
 	switch mistakes {
 	case 0:

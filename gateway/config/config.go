@@ -146,7 +146,7 @@ type Plugin struct {
 	SHA256   string             // lower-case hexadecimal the file must have; empty: any
 	Manifest *manifest.Manifest // read from the module or the plugin.hcl beside it; never nil
 	Grants   []string           // capabilities the operator consents to; every one is asked for by the manifest
-	Watch    bool               // a running gateway takes a new module or manifest by itself
+	Watch    bool               // a running gateway loads its files again when the module or the manifest changes
 	Limits   PluginLimits
 	Fetch    PluginFetch
 	Range    hcl.Range

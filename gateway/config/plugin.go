@@ -13,6 +13,7 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/attribute"
 	"github.com/postern-gateway/postern/gateway/manifest"
+	"github.com/postern-gateway/postern/gateway/plugin/admission"
 	"github.com/postern-gateway/postern/gateway/plugin/bundle"
 	"github.com/postern-gateway/postern/gateway/schema"
 )
@@ -63,7 +64,7 @@ func pluginLimits(s *schema.Section) PluginLimits {
 
 // manifest finds a plugin's module and manifest.
 func (l *loader) manifest(p *Plugin, s *schema.Section) {
-	b := bundle.Open(l.absolute(p.Source), p.Limits.Memory)
+	b := bundle.Open(l.absolute(p.Source))
 	p.Path = b.Path
 	path := l.relative(b.Path)
 	switch {
@@ -75,8 +76,13 @@ func (l *loader) manifest(p *Plugin, s *schema.Section) {
 	if b.Stale {
 		l.Warnf(s.Where("source"), "Stale module", "%s was packed with another manifest than the plugin.hcl beside it. Build it again.", path)
 	}
-	if p.Manifest = l.manifestText(s, b); p.Manifest != nil && b.Refusal == nil && b.Admitted != nil && l.opt.Admit != nil {
-		b.Refusal = l.opt.Admit(b.Admitted, p.Manifest)
+	p.Manifest = l.manifestText(s, b)
+	// Who runs the module admits it anyway, and once for as long as it stays the same.
+	if p.Manifest != nil && b.Refusal == nil && b.Missing == nil && !l.opt.Modules && l.opt.Admit != nil {
+		var m *admission.Module
+		if m, b.Refusal = b.Admit(p.Limits.Memory); b.Refusal == nil {
+			b.Refusal = l.opt.Admit(m, p.Manifest)
+		}
 	}
 	if b.Refusal != nil {
 		l.Errorf(s.Where("source"), "Refused module", "%s can not be run here: %s.", path, b.Refusal)

@@ -190,7 +190,6 @@ func (h *Host) Load(ctx context.Context, p *config.Plugin, stages []*config.Stag
 	}
 	made, err := h.newPool(ctx, key, p, stages, c)
 	if err != nil {
-		c.Release()
 		return nil, err
 	}
 	h.mu.Lock()

@@ -52,6 +52,7 @@ func installMeter(ctx context.Context, r wazero.Runtime) error {
 // yield hands out the next slice of the event's fuel. left is what the guest's counter says, a negative number. It does not
 // return when the fuel is used up, when the exchange is over, or when the stage's time is.
 func (s *Session) yield(left int64) int64 {
+	s.settled = true // a guest that is stopped here has kept its count to itself
 	if s.budget += left; s.budget < 0 {
 		panic(errFuel)
 	}
@@ -63,6 +64,7 @@ func (s *Session) yield(left int64) int64 {
 	}
 	next := min(slice, s.budget)
 	s.budget -= next
+	s.settled = false
 	return next
 }
 
@@ -87,15 +89,19 @@ func (g gauge) fill(s *Session, fuel time.Duration, depth int) {
 		return
 	}
 	first := min(slice, int64(fuel))
-	s.budget = int64(fuel) - first
+	s.budget, s.settled = int64(fuel)-first, false
 	g.fuel.Set(uint64(first))
 	g.depth.Set(uint64(uint32(depth)))
 }
 
-// used is how much of the fuel it was given an event has used: at most all of it.
+// used is how much of the fuel it was given an event has used: at most all of it. A guest that traps within a loop may
+// have used up to a slice more.
 func (g gauge) used(s *Session, given time.Duration) int64 {
-	if g.fuel == nil {
+	switch {
+	case g.fuel == nil:
 		return 0
+	case s.settled:
+		return min(int64(given), int64(given)-s.budget)
 	}
 	return min(int64(given), int64(given)-s.budget-int64(g.fuel.Get()))
 }

@@ -84,9 +84,11 @@ type waiter struct {
 	turn chan *instance
 }
 
+// newPool makes a pool with instances ready. The reference to c is the pool's, or given back with an error.
 func (h *Host) newPool(ctx context.Context, key string, p *config.Plugin, stages []*config.Stage, c *code.Code) (*pool, error) {
 	module, front, err := h.open(c, p, stages)
 	if err != nil {
+		c.Release()
 		return nil, fmt.Errorf("plugin %s: %s: %w", p.Name, p.Path, err)
 	}
 	made := &pool{
@@ -96,18 +98,37 @@ func (h *Host) newPool(ctx context.Context, key string, p *config.Plugin, stages
 	if made.limits.Instances <= 0 {
 		made.limits.Instances = 2 * runtime.GOMAXPROCS(0)
 	}
-	made.total = 1
-	first, err := made.start(ctx)
-	if err != nil {
-		var f *Fault
-		if errors.As(err, &f) { // it stands at no phase yet
-			return nil, fmt.Errorf("plugin %s: %s: the first instance failed: %s: %s", p.Name, p.Path, f.Kind, f.Detail)
+	// The first instance shows whether the module works at all. The others take the place of those that other pools of the
+	// plugin have, so that the load they carry finds instances ready: what is swapped in is warm.
+	for most := min(h.instances(p.Name), made.limits.Instances); made.total < max(most, 1); made.total++ {
+		i, err := made.start(ctx)
+		if err != nil {
+			_ = made.close(ctx) // closes what was started; nothing is under way
+			var f *Fault
+			if errors.As(err, &f) { // it stands at no phase yet
+				return nil, fmt.Errorf("plugin %s: %s: the first instance failed: %s: %s", p.Name, p.Path, f.Kind, f.Detail)
+			}
+			return nil, err
 		}
-		return nil, err
+		made.free = append(made.free, i)
+		made.memory += i.memory
 	}
-	made.free = append(made.free, first)
-	made.memory = first.memory
 	return made, nil
+}
+
+// instances is how many instances the largest pool of a plugin has: as many as its events have needed at once.
+func (h *Host) instances(plugin string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	most := 0
+	for _, p := range h.pools {
+		if p.plugin.Name == plugin {
+			p.mu.Lock()
+			most = max(most, p.total)
+			p.mu.Unlock()
+		}
+	}
+	return most
 }
 
 // start makes an instance and configures every stage on it, with the fuel that is for all of that.
@@ -428,6 +449,9 @@ func (p *pool) finish() {
 
 // close of an instance also drops its memory, which the engine would otherwise keep.
 func (i *instance) close() { _ = i.module.Close(context.Background()) }
+
+// Module names the plugin, and its module by its SHA-256.
+func (p *Pool) Module() (plugin, digest string) { return p.pool.plugin.Name, p.pool.code.Digest }
 
 // Close gives the pool back. When it was the last Pool of its kind, no event is taken any more, and Close waits until those
 // under way are done or ctx ends; instances in use then close when they come back.

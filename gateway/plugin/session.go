@@ -68,6 +68,7 @@ type Session struct {
 	ctx      context.Context
 	exchange *exchange.Exchange
 	budget   int64 // fuel that the guest has not been given yet
+	settled  bool  // the guest has used all of what it was given
 	calls    int
 	waited   time.Duration // in host operations
 	spare    *patience     // of the last one

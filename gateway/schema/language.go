@@ -160,7 +160,7 @@ func pluginBlock() Block {
 			{Name: "source", Kind: Text, Required: true, Summary: "A folder `x/name` with `plugin.hcl` and `name.wasm`, or a `.wasm` file that holds its manifest or has `plugin.hcl` beside it."},
 			{Name: "sha256", Kind: Text, Summary: "What the module's SHA-256 must be, in 64 hexadecimal digits."},
 			{Name: "grants", Kind: Words, Words: []string{"accounts", "ledger", "state", "cache", "fetch"}, Summary: "Capabilities you consent to: those its manifest asks for; optional ones as you like."},
-			{Name: "watch", Kind: Flag, Preset: "false", Summary: "Take a new module or `plugin.hcl` as soon as its file changes, without a reload. A broken one is refused and the old one goes on."},
+			{Name: "watch", Kind: Flag, Preset: "false", Summary: "Load the files again, as `postern reload` does, as soon as its module or `plugin.hcl` changes. What is broken is refused, and what serves goes on."},
 		},
 		Blocks: []Block{{Name: "limits", Summary: "What it may use.", Arguments: []Argument{
 			{Name: "memory", Kind: Size, Preset: "64MiB", Min: "1MiB", Max: "1GiB", Summary: "Linear memory of one instance."},

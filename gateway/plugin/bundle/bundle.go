@@ -23,12 +23,11 @@ const (
 // Bundle is what stands at a plugin's source: a folder x/name with plugin.hcl and name.wasm, or a .wasm file that holds its
 // manifest or has plugin.hcl beside it.
 type Bundle struct {
-	Path     string // of the module
-	Module   []byte // nil when it can not be read
-	Digest   string // SHA-256 of the module in hexadecimal
-	Missing  error  // why it can not be read
-	Admitted *admission.Module
-	Refusal  error // of admission's, or that the module holds no readable manifest section
+	Path    string // of the module
+	Module  []byte // nil when it can not be read
+	Digest  string // SHA-256 of the module in hexadecimal
+	Missing error  // why it can not be read
+	Refusal error  // the module's sections can not be told apart
 
 	Manifest []byte // the text; nil when there is none
 	Name     string // of the manifest, to be shown: its file, or the module's with /plugin.hcl behind it
@@ -36,8 +35,8 @@ type Bundle struct {
 	Stale    bool   // the module holds another manifest than the plugin.hcl beside it, which counts
 }
 
-// Open reads what stands at source. Nothing of it is run or compiled; memory is the most the plugin may have, in octets.
-func Open(source string, memory int64) *Bundle {
+// Open reads what stands at source. Of the module only the headers of its sections are looked at.
+func Open(source string) *Bundle {
 	source = filepath.Clean(source)
 	file := filepath.Ext(source) == ".wasm"
 	b := &Bundle{Path: source}
@@ -50,9 +49,7 @@ func Open(source string, memory int64) *Bundle {
 	if b.Missing == nil {
 		sum := sha256.Sum256(b.Module)
 		b.Digest = hex.EncodeToString(sum[:])
-		if b.Admitted, b.Refusal = admission.Read(b.Module, admission.Limits{Memory: memory}); b.Refusal == nil {
-			packed, _, b.Refusal = manifest.Section(b.Module)
-		}
+		packed, _, b.Refusal = manifest.Section(b.Module)
 	}
 	b.Name = filepath.Join(folder, "plugin.hcl")
 	b.Manifest, b.Absent = read(b.Name, maxManifest)
@@ -63,6 +60,14 @@ func Open(source string, memory int64) *Bundle {
 		b.Stale = true
 	}
 	return b
+}
+
+// Admit reads the module whole, as admission does before it is run; memory is the most the plugin may have, in octets.
+func (b *Bundle) Admit(memory int64) (*admission.Module, error) {
+	if b.Missing != nil {
+		return nil, b.Missing
+	}
+	return admission.Read(b.Module, admission.Limits{Memory: memory})
 }
 
 func read(path string, most int64) ([]byte, error) {

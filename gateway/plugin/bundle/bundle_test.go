@@ -28,7 +28,12 @@ func TestOpen(t *testing.T) {
 		check  func(b *Bundle) bool
 	}{
 		{"a folder", map[string][]byte{"p/p.wasm": bare, "p/plugin.hcl": []byte("text")}, "p", func(b *Bundle) bool {
-			return b.Missing == nil && b.Refusal == nil && string(b.Manifest) == "text" && filepath.Base(b.Name) == "plugin.hcl" && len(b.Digest) == 64 && b.Admitted.Functions() == 3
+			return b.Missing == nil && b.Refusal == nil && string(b.Manifest) == "text" && filepath.Base(b.Name) == "plugin.hcl" && len(b.Digest) == 64
+		}},
+		{"admitted", map[string][]byte{"p/p.wasm": bare}, "p", func(b *Bundle) bool {
+			m, err := b.Admit(64 << 20)
+			_, small := b.Admit(64 << 10)
+			return err == nil && m.Functions() == 3 && small != nil
 		}},
 		{"not built", map[string][]byte{"p/plugin.hcl": []byte("text")}, "p/", func(b *Bundle) bool {
 			return errors.Is(b.Missing, fs.ErrNotExist) && string(b.Manifest) == "text" && b.Refusal == nil
@@ -50,7 +55,8 @@ func TestOpen(t *testing.T) {
 		}},
 		{"no module", map[string][]byte{"p/p.wasm": []byte("text"), "p/plugin.hcl": []byte("text")}, "p", func(b *Bundle) bool {
 			var r *admission.Refusal
-			return errors.As(b.Refusal, &r) && b.Admitted == nil && string(b.Manifest) == "text"
+			_, err := b.Admit(64 << 20)
+			return b.Refusal != nil && errors.As(err, &r) && string(b.Manifest) == "text"
 		}},
 		{"two manifests", map[string][]byte{"p/p.wasm": append(append([]byte{}, packed...), packed[len(bare):]...)}, "p", func(b *Bundle) bool {
 			return b.Refusal != nil && b.Manifest == nil
@@ -71,7 +77,7 @@ func TestOpen(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			b := Open(filepath.Join(dir, c.source), 64<<20)
+			b := Open(filepath.Join(dir, c.source))
 			if !c.check(b) {
 				t.Errorf("%+v", b)
 			}

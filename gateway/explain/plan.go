@@ -1,8 +1,7 @@
-package main
+package explain
 
 import (
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -15,35 +14,10 @@ import (
 	"github.com/postern-gateway/postern/gateway/route"
 )
 
-type planCommand struct {
-	Dir     string            `arg:"" optional:"" default:"." help:"Folder with config.hcl; by default the current one." type:"existingdir"`
-	Var     map[string]string `help:"Value of a variable block; repeatable. Otherwise it is read from POSTERN_VAR_NAME." placeholder:"NAME=VALUE"`
-	Against string            `help:"Another folder: show only what differs from it." type:"existingdir" placeholder:"DIR"`
-}
-
-// Run shows what a run would open and do, without opening or doing anything. Secrets are named, never read.
-func (c *planCommand) Run(a *App) error {
-	cfg, err := a.Load(c.Dir, config.Options{Variables: c.Var})
-	if err != nil {
-		return err
-	}
-	lines := plan(cfg)
-	if c.Against != "" {
-		other, err := a.Load(c.Against, config.Options{Variables: c.Var})
-		if err != nil {
-			return err
-		}
-		if lines = difference(plan(other), lines); len(lines) == 0 {
-			lines = []string{"No difference."}
-		}
-	}
-	_, err = io.WriteString(a.Stdout, strings.Join(lines, "\n")+"\n")
-	return err
-}
-
-// plan describes a configuration. Lines stand for themselves, so that two plans can be compared line by line; positions
+// Plan describes the configuration. Lines stand for themselves, so that two plans can be compared line by line; positions
 // are left out for the same reason, and are explain's to give.
-func plan(c *config.Config) []string {
+func (e *Explainer) Plan() []string {
+	c := e.Config
 	var out []string
 	say := func(depth int, format string, arguments ...any) {
 		out = append(out, strings.Repeat("  ", depth)+fmt.Sprintf(format, arguments...))
@@ -65,7 +39,7 @@ func plan(c *config.Config) []string {
 	}
 	for _, p := range c.Plugins {
 		say(0, "plugin %s %s from %s, grants: %s", p.Name, p.Manifest.Version, p.Source, none(strings.Join(p.Grants, ", ")))
-		say(1, "at most %d MiB, %s of CPU an event", p.Limits.Memory>>20, duration(p.Limits.CPU))
+		say(1, "%s", limits(&p.Limits))
 		for _, h := range p.Manifest.Hooks {
 			say(1, "at %s sees %s", h.Phase, sees(h.Sees))
 		}
@@ -104,7 +78,7 @@ func plan(c *config.Config) []string {
 		if r.When != nil {
 			say(1, "when %s", r.When.Source())
 		}
-		say(1, "%s, timeout %s", destination(r), forever(r.Timeout))
+		say(1, "%s, timeout %s", e.destination(r), forever(r.Timeout))
 		for _, stages := range r.Chain() {
 			for _, s := range stages {
 				say(1, "%s: %s%s", s.Phase, s, either(s.Allow, " (a fault lets the request pass: on_error = allow)", ""))
@@ -142,9 +116,9 @@ func bySpecificity(routes []*config.Route) []*config.Route {
 	return out
 }
 
-// difference is what has to change from old to new, line by line, each changed line below the unindented line it
+// Difference is what has to change from one plan to another, line by line, each changed line below the unindented line it
 // belongs to.
-func difference(old, new []string) []string {
+func Difference(old, new []string) []string {
 	// common[i][j] is the length of the longest common subsequence of old[i:] and new[j:].
 	common := make([][]int32, len(old)+1)
 	for i := range common {
@@ -240,7 +214,7 @@ func listeners(r *config.Route) string {
 	return strings.Join(names, ", ")
 }
 
-func destination(r *config.Route) string {
+func (e *Explainer) destination(r *config.Route) string {
 	switch {
 	case r.Respond != nil:
 		return fmt.Sprintf("answers %d itself", r.Respond.Status)
@@ -252,15 +226,15 @@ func destination(r *config.Route) string {
 		names = append(names, m.Name)
 	}
 	s := fmt.Sprintf("%s %s with models %s", r.Format, r.Operation, strings.Join(names, ", "))
-	if billed(r) {
+	if e.billed(r) {
 		s += fmt.Sprintf(", durability %s, on_disconnect %s, replay %s", r.Durability, r.OnDisconnect, either(r.Replay == 0, "off", duration(r.Replay)))
 	}
 	return s
 }
 
 // billed reports whether calls by a route consume what models cost.
-func billed(r *config.Route) bool {
-	for _, f := range formats() {
+func (e *Explainer) billed(r *config.Route) bool {
+	for _, f := range e.Formats {
 		if op, ok := f.Operation(r.Pattern.Method(), r.Pattern.Path()); ok && f.Name() == r.Format {
 			return op.Billed
 		}
@@ -293,6 +267,13 @@ func target(t *config.Target) string {
 		s += ", when " + t.When.Source()
 	}
 	return s
+}
+
+// limits is what a plugin may use, in words.
+func limits(l *config.PluginLimits) string {
+	more := either(l.CPUPerKiB > 0, fmt.Sprintf(" and %s more for each KiB of a body", duration(l.CPUPerKiB)), "")
+	return fmt.Sprintf("at most %d MiB, %s of CPU an event%s, %d calls within each other, %d host operations that wait %s in all, %d octets of log; %s instances, waited for %s",
+		l.Memory>>20, duration(l.CPU), more, l.Depth, l.Operations, duration(l.Wait), l.Log, either(l.Instances > 0, fmt.Sprint(l.Instances), "2 for each CPU"), duration(l.Queue))
 }
 
 // sees is what reaches a plugin, in words.
