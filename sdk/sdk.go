@@ -1,5 +1,5 @@
-// Package sdk holds the text of the SDKs, so that the postern program can begin a plugin anywhere, without a network. Its main
-// type is Language. A project gets the SDK's sources as a folder of its own, called postern: it needs nothing that has to be
+// Package sdk holds the text of the SDKs, so that the postern program can begin a plugin anywhere, without a network.
+// Its main type is Language. A project gets the SDK's sources as a folder of its own, called postern: it needs nothing that has to be
 // downloaded, and goes on building whatever becomes of the SDK.
 package sdk
 
