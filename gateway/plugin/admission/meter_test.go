@@ -159,6 +159,15 @@ func TestRunawaysStop(t *testing.T) {
 			}
 			return w.Call(m.Next() - 1)
 		}, errFuel},
+		// The same, with all there is in blocks that only look like loops.
+		{"a tree of calls in loops", func(m *w.Module) w.Code {
+			m.Func("", w.Sig(), w.Loop(w.Void, w.Repeat(20, w.I32Const(1)+w.Drop)))
+			for range 60 {
+				n := m.Next() - 1
+				m.Func("", w.Sig(), w.Loop(w.Void, w.Call(n), w.Call(n)))
+			}
+			return w.Loop(w.Void, w.Call(m.Next()-1))
+		}, errFuel},
 		{"recursion out of a return", func(m *w.Module) w.Code {
 			return w.Block(w.Void, w.I32Const(0), w.BrIf(0), w.Call(m.Next()), w.Return)
 		}, errDeep},

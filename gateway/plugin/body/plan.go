@@ -14,11 +14,13 @@ const (
 	slack = 24
 	// leafCost is what a function without loops and calls may cost in all for its callers to be charged instead of it.
 	leafCost = 64
-	// shortCost is what a function that calls none but leaves may cost outside its loops for its entry not to be checked.
-	// Its callers check, and so do its loops.
+	// shortCost is what all of a function that calls none but leaves may cost for its entry not to be checked. Its callers
+	// check, and so do its loops when they go round.
 	shortCost = 512
 	// frameSlots is how many values of 8 octets may be on the stack of a function that counts as one frame.
 	frameSlots = 192
+	// maxWeight is the most frames one counts as, so that there is none that can not be called at all.
+	maxWeight = 1024
 	// indirectCost is charged for a call through a table, whose callee may be one that charges nothing.
 	indirectCost = 16
 )
@@ -57,7 +59,6 @@ type segmentOf struct {
 	payer  int   // the segment that is charged for it
 	header int   // the loop it is the header of, or -1
 	always bool  // is entered as often as its dominator
-	inLoop bool  // its loop checks
 }
 
 // loop is a loop of a function body.
@@ -324,7 +325,7 @@ func (p *plan) end(d *decoder) {
 // begin closes the open segment and opens one at that place, whose dominator is given.
 func (p *plan) begin(at, dominator int) {
 	p.close()
-	p.segments = append(p.segments, segmentOf{at: at, payer: dominator, header: -1, inLoop: p.loop >= 0})
+	p.segments = append(p.segments, segmentOf{at: at, payer: dominator, header: -1})
 	p.current = len(p.segments) - 1
 }
 
@@ -382,18 +383,9 @@ func (p *plan) leafCost() uint8 {
 	return 0
 }
 
-// short tells whether the function's entry needs no check.
+// short tells whether the function's entry needs no check: going once through it all takes less than a check is there for.
 func (p *plan) short() bool {
-	if p.deep || p.bulk {
-		return false
-	}
-	outside := int64(0)
-	for i := range p.segments {
-		if s := &p.segments[i]; s.payer == i && !s.inLoop {
-			outside += s.cost
-		}
-	}
-	return outside <= shortCost
+	return !p.deep && !p.bulk && p.fuel <= shortCost
 }
 
 // weigh is how many frames the function counts as: one, and one for each frameSlots values that it may have to keep on the
@@ -404,5 +396,5 @@ func (p *plan) weigh(kind Type, locals int) int {
 	if p.vectors {
 		slots *= 2
 	}
-	return 1 + slots/frameSlots
+	return min(1+slots/frameSlots, maxWeight)
 }

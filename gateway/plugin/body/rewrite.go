@@ -188,9 +188,9 @@ func (rw *Rewriter) Write(i int, b Span) {
 	}
 	if cost := p.segments[0].cost; cost > 0 && !p.leaf() {
 		rw.charge(cost)
-		if !p.short() {
-			rw.check()
-		}
+	}
+	if !p.leaf() && !p.short() {
+		rw.check()
 	}
 	rw.frames = append(rw.frames, function)
 	d := decoder{Reader: Reader{Wasm: rw.Wasm, At: b.Code, End: b.End}, space: rw.Space, locals: locals}
