@@ -156,12 +156,11 @@ func (s *Shell) cache() string {
 	if s.CacheDir == "" {
 		return ""
 	}
-	_ = filepath.WalkDir(s.CacheDir, func(name string, d fs.DirEntry, err error) error { // what can not be removed stays
-		if err != nil || d.IsDir() {
-			return nil
-		}
-		if info, err := d.Info(); err == nil && time.Since(info.ModTime()) > keptFor {
-			_ = os.Remove(name)
+	_ = filepath.WalkDir(s.CacheDir, func(name string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			if info, err := d.Info(); err == nil && time.Since(info.ModTime()) > keptFor {
+				_ = os.Remove(name) // what can not be removed stays
+			}
 		}
 		return nil
 	})

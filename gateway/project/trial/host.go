@@ -228,14 +228,14 @@ func (s *step) play(ctx context.Context, chain *policy.Chain, o *outcome) {
 	x := o.x
 	run := chain.Start(x, maxBody)
 	problem := s.forward(ctx, run, o)
+	var header exchange.Header
+	if problem != nil {
+		x.Problem, header = problem, problem.Header.Clone()
+		run.Answer(ctx, problem.Status, &header)
+	}
 	run.Account(context.WithoutCancel(ctx), s.gone)
 	if problem == nil {
 		return
-	}
-	x.Problem = problem
-	header := problem.Header.Clone()
-	if !x.Response.Started {
-		run.Answer(ctx, problem.Status, &header)
 	}
 	contentType, body := problem.ContentType, problem.Body
 	if contentType == "" {
@@ -272,17 +272,24 @@ func (s *step) forward(ctx context.Context, run *policy.Run, o *outcome) *exchan
 	}
 	x.Response.Started = true
 	o.status, o.header = x.Response.Status, x.Response.Header.Clone()
-	var out []byte
-	parts := s.parts(filter)
+	out := through(ctx, filter, s.parts(filter))
+	o.body, x.Response.Sent = string(out), int64(len(out))
+	return nil
+}
+
+// through is what the client gets of the parts. Where a stage fails the reply breaks off, and why is among the faults.
+func through(ctx context.Context, filter *policy.Filter, parts []string) (out []byte) {
 	for i, part := range parts {
 		if filter == nil {
 			out = append(out, part...)
-		} else if out, err = filter.Filter(ctx, out, []byte(part), i == len(parts)-1); err != nil {
-			break // the reply breaks off; why is among the faults
+			continue
+		}
+		var err error
+		if out, err = filter.Filter(ctx, out, []byte(part), i == len(parts)-1); err != nil {
+			return out
 		}
 	}
-	o.body, x.Response.Sent = string(out), int64(len(out))
-	return nil
+	return out
 }
 
 // parts is the reply's body as stages are to see it. Where one wants server-sent events they are whole, and the end comes by
