@@ -35,7 +35,7 @@ func TestProjectHasTheWholeSDK(t *testing.T) {
 				to = from
 			}
 			switch {
-			case strings.HasPrefix(rel, "conformance/") || strings.Contains(rel, "testdata/") || strings.Contains(base, "_test.") || base == "README.md" || base == ".gitignore":
+			case strings.HasPrefix(rel, "conformance/") || strings.Contains(rel, "testdata/") || strings.HasPrefix(rel, "tests/") || strings.Contains(base, "_test.") || base == "README.md" || base == ".gitignore" || base == "rustfmt.toml":
 				continue
 			case files[to] == nil:
 				t.Errorf("a new project in %s has no %s, which is %s in the SDK", l.Title, to, name)
