@@ -18,7 +18,7 @@ const (
 	maxRows  = 1 << 19
 	maxFiles = 1 << 15
 	maxPath  = 1 << 10
-	maxText  = 4 << 20 // octets of all paths
+	maxText  = 4 << 20 // octets of all names, read as often as they are named
 	maxForms = 16      // of what the table says about a file; known ones are 5
 )
 
@@ -42,22 +42,23 @@ type row struct {
 func Read(line, text, lineText []byte, size int) *Table {
 	t := new(Table)
 	known := make(map[string]uint32)
-	length := 0
+	room := maxText
 	for rest := line; len(rest) >= 4; {
 		n := binary.LittleEndian.Uint32(rest)
 		if n > uint32(len(rest)-4) { // also the marks of units of 64 bits, of which no toolchain makes modules
 			break
 		}
-		u := unit{buffer: buffer{rest: rest[4 : 4+n]}, text: text, lineText: lineText}
+		u := unit{buffer: buffer{rest: rest[4 : 4+n], room: room}, text: text, lineText: lineText}
 		rest = rest[4+n:]
-		if !u.header() {
+		ok := u.header()
+		if room = u.room; !ok {
 			continue
 		}
 		index := make([]uint32, len(u.files))
 		for i, name := range u.files {
 			at, ok := known[name]
 			if !ok {
-				if length += len(name); length > maxText || len(t.files) == maxFiles {
+				if len(t.files) == maxFiles {
 					return t.sorted()
 				}
 				at = uint32(len(t.files))
@@ -118,6 +119,7 @@ func (t *Table) Shift(since, by int) {
 // buffer reads values; beyond its end it is broken and reads zeros.
 type buffer struct {
 	rest   []byte
+	room   int // for texts, in octets
 	broken bool
 }
 
@@ -165,13 +167,14 @@ func (b *buffer) sleb() int64 {
 	}
 }
 
-// text reads up to a zero octet.
+// string reads up to a zero octet.
 func (b *buffer) string() string {
 	n := bytes.IndexByte(b.rest, 0)
-	if n < 0 || n > maxPath {
+	if n < 0 || n > min(maxPath, b.room) {
 		b.rest, b.broken = nil, true
 		return ""
 	}
+	b.room -= n
 	s := string(b.rest[:n])
 	b.rest = b.rest[n+1:]
 	return s
@@ -199,7 +202,7 @@ func (u *unit) header() bool {
 		return false
 	}
 	size := u.fixed(4)
-	head := buffer{rest: u.take(size)}
+	head := buffer{rest: u.take(size), room: u.room}
 	program := u.buffer
 	u.buffer = head
 	u.step = u.fixed(1)
@@ -220,6 +223,7 @@ func (u *unit) header() bool {
 		u.files = u.entries(directories)
 	}
 	ok := !u.broken && !program.broken
+	program.room = u.room
 	u.buffer = program
 	return ok
 }
@@ -343,9 +347,9 @@ func (u *unit) at(section []byte) string {
 		u.broken = true
 		return ""
 	}
-	b := buffer{rest: section[offset:]}
+	b := buffer{rest: section[offset:], room: u.room}
 	s := b.string()
-	u.broken = u.broken || b.broken
+	u.room, u.broken = b.room, u.broken || b.broken
 	return s
 }
 
