@@ -114,7 +114,7 @@ func NewHost(c Config) (*Host, error) {
 		imports = append(imports, a.Imports()...)
 	}
 	var err error
-	h.compiler, err = code.New(code.Config{Log: c.Log, Dir: c.CacheDir, Child: c.Child, Imports: imports, Raw: c.Raw})
+	h.compiler, err = code.New(code.Config{Log: c.Log, Dir: c.CacheDir, Child: c.Child, Imports: imports, Charge: func(ctx context.Context, n int64) { SessionOf(ctx).charge(n) }, Raw: c.Raw})
 	if err != nil {
 		return nil, err
 	}

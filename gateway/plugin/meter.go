@@ -68,6 +68,13 @@ func (s *Session) yield(left int64) int64 {
 	return next
 }
 
+// charge takes fuel for what the host does at length. A guest may owe a slice, which its next visit settles.
+func (s *Session) charge(units int64) {
+	if s.budget -= units; s.budget < -slice {
+		panic(errFuel)
+	}
+}
+
 // gauge is an instance's counters, looked up once: nil where the module is not metered.
 type gauge struct {
 	fuel, depth api.MutableGlobal

@@ -142,9 +142,8 @@ func (p *pool) start(ctx context.Context) (*instance, error) {
 	// Starting runs code, which has to find the session.
 	made := code.WithMemory(context.WithValue(context.Background(), sessionKey{}, s), p.limits.Memory, &s.grown)
 	module, err := p.host.compiler.Runtime().InstantiateModule(made, p.code.Module, wazero.NewModuleConfig().
-		WithName("").WithStartFunctions("_initialize").WithStdout(s).WithStderr(s).
-		WithWalltime(func() (int64, int32) { t := s.now(); return t.Unix(), int32(t.Nanosecond()) }, 1).
-		WithSysNanotime().WithRandSource(rand.Reader))
+		WithName("").WithStartFunctions("_initialize").WithStdout(s).WithStderr(s).WithWalltime(func() (int64, int32) { t := s.now(); return t.Unix(), int32(t.Nanosecond()) }, 1).
+		WithSysNanotime().WithRandSource(code.Charged(rand.Reader, s.charge)))
 	if err != nil {
 		return nil, p.fault(exchange.Authenticate, s, p.limits.Start, fmt.Errorf("start an instance: %w", err))
 	}

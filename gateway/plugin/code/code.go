@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"github.com/postern-gateway/postern/gateway/plugin/admission"
 )
@@ -38,6 +37,10 @@ type Config struct {
 	Memory int64         // octets the process may take on Linux; elsewhere what its heap aims for. Default 1GiB
 
 	Imports []admission.Import // what modules may import besides WASI
+
+	// Charge takes fuel off the event that ctx, a guest's, is about, and does not return when it has none left. nil: what
+	// WASI does costs nothing.
+	Charge func(ctx context.Context, units int64)
 
 	// Raw leaves modules unmetered: for measuring what metering costs, and nothing else.
 	Raw bool
@@ -102,7 +105,7 @@ func New(c Config) (_ *Compiler, err error) {
 	}
 	made.runtime = newRuntime(made.cache)
 	made.ctx, made.stop = context.WithCancel(context.Background())
-	if _, err := wasi_snapshot_preview1.Instantiate(made.ctx, made.runtime); err != nil {
+	if err := installWASI(made.ctx, made.runtime, c.Charge); err != nil {
 		return nil, errors.Join(fmt.Errorf("start plugin engine: %w", err), made.closeEngine(made.ctx))
 	}
 	return made, nil

@@ -2,6 +2,7 @@ package code
 
 import (
 	"context"
+	"runtime"
 
 	"github.com/tetratelabs/wazero/experimental"
 )
@@ -14,11 +15,14 @@ func WithMemory(ctx context.Context, limit int64, denied *bool) context.Context 
 	}))
 }
 
-// linear is one instance's memory, capped. The engine's own limit holds for a whole runtime, this one for an instance.
+// linear is one instance's memory, capped. The engine's own limit holds for a whole runtime, this one for an instance. Where
+// the system can (see reserve), the memory is addresses of which only what is touched takes room: it grows without being
+// copied, the garbage collector has nothing to do with it, and it goes back at once. Nothing may look at it then.
 type linear struct {
-	buffer []byte
-	limit  uint64
-	denied *bool // set when the guest wanted more
+	buffer   []byte
+	reserved bool // by the system, not by make
+	limit    uint64
+	denied   *bool // set when the guest wanted more
 }
 
 var _ experimental.LinearMemory = (*linear)(nil)
@@ -30,11 +34,18 @@ func (m *linear) Reallocate(size uint64) []byte {
 		*m.denied = true
 		return nil
 	}
+	if m.buffer == nil {
+		if all := reserve(max(size, m.limit)); all != nil {
+			m.buffer, m.reserved = all[:0], true
+			// The engine gives an instance back that could not be started as well, or drops it.
+			runtime.SetFinalizer(m, (*linear).Free)
+		}
+	}
 	if size <= uint64(cap(m.buffer)) {
 		m.buffer = m.buffer[:size]
 		return m.buffer
 	}
-	// Growing copies everything, so some room is kept. It is virtual until it is touched.
+	// Growing copies everything, so some room is kept.
 	room := size
 	if m.buffer != nil {
 		room = min(size+size/4, m.limit)
@@ -45,5 +56,12 @@ func (m *linear) Reallocate(size uint64) []byte {
 	return next
 }
 
-// Free drops the memory; the collector takes it when the last view is gone.
-func (m *linear) Free() { m.buffer = nil }
+// Free gives the memory back. Later calls do nothing.
+func (m *linear) Free() {
+	if m.reserved {
+		release(m.buffer[:cap(m.buffer)])
+		m.reserved = false
+		runtime.SetFinalizer(m, nil)
+	}
+	m.buffer = nil
+}

@@ -1,0 +1,63 @@
+package code
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+)
+
+// How much fuel a guest is charged for what WASI does at its word: metering counts the call alone.
+const (
+	vectorCost = 64 // for a vector, or a subscription, of a list
+	octetCost  = 1  // for a random octet
+)
+
+// lists are WASI's functions that go through a list of the guest's, and which parameter says how long it is.
+var lists = map[string]int{"fd_read": 2, "fd_pread": 2, "fd_write": 2, "fd_pwrite": 2, "poll_oneoff": 2, "sock_recv": 2, "sock_send": 2}
+
+// installWASI defines WASI. charge takes fuel for a list before it is gone through; nil: nothing does.
+func installWASI(ctx context.Context, r wazero.Runtime, charge func(ctx context.Context, units int64)) error {
+	b := r.NewHostModuleBuilder(wasi_snapshot_preview1.ModuleName)
+	wasi_snapshot_preview1.NewFunctionExporter().ExportFunctions(b)
+	if charge != nil {
+		compiled, err := b.Compile(ctx)
+		if err != nil {
+			return err
+		}
+		defer compiled.Close(ctx)
+		for name, length := range lists {
+			def := compiled.ExportedFunctions()[name]
+			if def == nil {
+				return fmt.Errorf("WASI has no %s", name)
+			}
+			call, ok := def.GoFunction().(api.GoModuleFunction)
+			if !ok {
+				return fmt.Errorf("WASI's %s is of another kind", name)
+			}
+			b.NewFunctionBuilder().WithGoModuleFunction(api.GoModuleFunc(func(ctx context.Context, m api.Module, stack []uint64) {
+				charge(ctx, vectorCost*int64(uint32(stack[length])))
+				call.Call(ctx, m, stack)
+			}), def.ParamTypes(), def.ResultTypes()).Export(name)
+		}
+	}
+	_, err := b.Instantiate(ctx)
+	return err
+}
+
+// Charged is r whose octets cost fuel, taken before they are read.
+func Charged(r io.Reader, charge func(units int64)) io.Reader { return &charged{r, charge} }
+
+type charged struct {
+	from   io.Reader
+	charge func(units int64)
+}
+
+// Read charges for all that is wanted.
+func (c *charged) Read(b []byte) (int, error) {
+	c.charge(octetCost * int64(len(b)))
+	return c.from.Read(b)
+}
