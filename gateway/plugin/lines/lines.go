@@ -40,8 +40,8 @@ type row struct {
 // size of the code section's content: what is beyond, or at 0 as linkers mark code they dropped, is left away. A table
 // without lines is nil.
 func Read(line, text, lineText []byte, size int) *Table {
-	t := new(Table)
-	known := make(map[string]uint32)
+	t := &Table{files: []string{""}} // the first for files that the table does not name
+	known := map[string]uint32{"": 0}
 	room := maxText
 	for rest := line; len(rest) >= 4; {
 		n := binary.LittleEndian.Uint32(rest)

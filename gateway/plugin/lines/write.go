@@ -41,6 +41,9 @@ func (t *Table) Sections() []Section {
 	if open {
 		ranges = binary.LittleEndian.AppendUint32(ranges, kept[len(kept)-1].is+1)
 	}
+	if len(ranges) == 0 { // no line has code
+		return nil
+	}
 	ranges = append(ranges, make([]byte, 8)...)
 	return []Section{
 		{".debug_abbrev", abbreviations()},
