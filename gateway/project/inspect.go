@@ -93,7 +93,7 @@ func (c *inspectCommand) Run(s *Shell) error {
 		if err != nil {
 			return err
 		}
-		path = filepath.Join(path, filepath.Base(abs)+".wasm")
+		path = filepath.Join(path, nameOf(abs)+".wasm")
 		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("%s is not there: build it first, with postern plugin build", path)
 		}

@@ -15,10 +15,13 @@ import (
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/manifest"
 	"github.com/postern-gateway/postern/gateway/plugin"
+	"github.com/postern-gateway/postern/gateway/project/trial"
 	"github.com/postern-gateway/postern/gateway/schema"
 	"github.com/postern-gateway/postern/sdk"
 )
@@ -58,13 +61,16 @@ const ManifestFile = "plugin.hcl"
 // by how much.
 const maxRead = 64 << 20
 
+// maxPolicy is the longest policy.hcl that is read, in octets.
+const maxPolicy = 1 << 20
+
 // namePattern is what an operator can call a plugin, and every language a project.
 var namePattern = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
 
 // Project is a plugin's folder: plugin.hcl, sources, tests.
 type Project struct {
 	Dir      string // absolute
-	Name     string // what operators call the plugin unless they choose otherwise: the folder's name
+	Name     string // what operators call the plugin unless they choose otherwise: as policy.hcl does, or else the folder's name
 	Manifest *manifest.Manifest
 }
 
@@ -85,7 +91,33 @@ func (s *Shell) Open(dir string) (*Project, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Project{Dir: abs, Name: filepath.Base(abs), Manifest: m}, nil
+	return &Project{Dir: abs, Name: nameOf(abs), Manifest: m}, nil
+}
+
+// nameOf is the name by which the first stage of a folder's policy.hcl calls the plugin, so that a project has the same name
+// wherever it lies; without one, the folder's.
+func nameOf(dir string) string {
+	text, err := readFile(filepath.Join(dir, trial.PolicyFile), maxPolicy)
+	if err != nil {
+		return filepath.Base(dir)
+	}
+	f := &schema.Findings{Sources: schema.Sources{trial.PolicyFile: text}}
+	if !f.Shallow(trial.PolicyFile) {
+		return filepath.Base(dir)
+	}
+	file, _ := hclsyntax.ParseConfig(text, trial.PolicyFile, hcl.InitialPos) // mistakes are told by whoever needs the file
+	if file == nil {
+		return filepath.Base(dir)
+	}
+	body, ok := file.Body.(*hclsyntax.Body)
+	for i := 0; ok && i < len(body.Blocks); i++ {
+		for _, stage := range body.Blocks[i].Body.Blocks {
+			if _, phase := exchange.ParsePhase(stage.Type); phase && len(stage.Labels) == 1 && schema.NamePattern.MatchString(stage.Labels[0]) {
+				return stage.Labels[0]
+			}
+		}
+	}
+	return filepath.Base(dir)
 }
 
 // parse reads a manifest's text as a gateway would, and tells what is wrong with it.

@@ -186,7 +186,7 @@ func TestNewRefuses(t *testing.T) {
 func TestNewHoldsItsOwnLanguage(t *testing.T) {
 	t.Parallel()
 	for _, l := range sdk.Languages() {
-		dir := filepath.Join(t.TempDir(), "hello")
+		dir := filepath.Join(t.TempDir(), "another name") // the project has its own, wherever it lies
 		if _, _, err := run(t, &project.Shell{}, "new", "hello", "--lang", l.Name, "--dir", dir); err != nil {
 			t.Fatal(err)
 		}
@@ -201,6 +201,9 @@ func TestNewHoldsItsOwnLanguage(t *testing.T) {
 		}
 		// A module that does something else fails the tests, and they say what they miss.
 		put(t, filepath.Join(dir, "hello.wasm"), string(module("Hi").Bytes()))
+		if out, told, err := run(t, &project.Shell{}, "inspect", dir); err != nil || !strings.Contains(out, "hello.wasm: ") {
+			t.Errorf("%s: %v\n%s%s", l.Name, err, out, told)
+		}
 		out, told, err := run(t, &project.Shell{}, "test", dir, "--module", filepath.Join(dir, "hello.wasm"))
 		if !errors.Is(err, project.ErrTold) || told != "" || !strings.Contains(out, `header x-greeting of the request to the upstream is "Hi", expected "Good day, Ada"`) {
 			t.Errorf("%s: %v\n%s%s", l.Name, err, out, told)

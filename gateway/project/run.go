@@ -103,7 +103,7 @@ func (s *Shell) rebuild(p *Project, module string) error {
 // policy.hcl, or else every hook without arguments.
 func (c *runCommand) configure(s *Shell, p *Project, module, dir string) error {
 	alone := p.alone(module)
-	text, err := readFile(filepath.Join(p.Dir, trial.PolicyFile), 1<<20)
+	text, err := readFile(filepath.Join(p.Dir, trial.PolicyFile), maxPolicy)
 	if errors.Is(err, fs.ErrNotExist) {
 		text, err = trial.Whole(alone), nil
 	}

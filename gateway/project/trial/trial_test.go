@@ -27,9 +27,12 @@ import (
 var update = flag.Bool("update", false, "write what the golden files should be")
 
 // guest is the conformance guest in Go, which does what a script says.
-func guest(t testing.TB) *config.Plugin {
+func guest(t testing.TB) *config.Plugin { return alone(t, "conformance", "plugin.hcl") }
+
+// alone is a plugin with one of the manifests in sdk/conformance.
+func alone(t testing.TB, name, file string) *config.Plugin {
 	t.Helper()
-	text, err := os.ReadFile("../../../sdk/conformance/plugin.hcl")
+	text, err := os.ReadFile("../../../sdk/conformance/" + file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +40,7 @@ func guest(t testing.TB) *config.Plugin {
 	if diags.HasErrors() {
 		t.Fatal(diags)
 	}
-	return config.Alone("conformance", "", m)
+	return config.Alone(name, "", m)
 }
 
 // module is guest, built, and a host for it.
@@ -204,7 +207,7 @@ func FuzzParse(f *testing.F) {
 			f.Add(string(text))
 		}
 	}
-	p := guest(f)
+	p := alone(f, "greet", "example.hcl") // the guest's manifest is long, and would be read each time
 	f.Fuzz(func(t *testing.T, text string) {
 		findings := &schema.Findings{Sources: schema.Sources{"x_test.hcl": []byte(text)}, Used: map[string]bool{}}
 		trials, _ := trial.Parse(findings, p)
