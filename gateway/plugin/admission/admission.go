@@ -10,8 +10,9 @@
 // adds to a function by its structure alone, so a body with wrong types has the same checks in it and is then refused;
 // and no index of the module can come to name what Meter adds, because it would have been out of range before.
 //
-// Reading takes time and memory in proportion to the module, at most 4 times its size in memory; a metered module is at
-// most 4 times as large as what was read and 64 KiB more.
+// Reading and metering take time in proportion to the module, and allocate at most 64 times its size and 16 MiB in all; a
+// metered module is at most 4 times as large as what was read and 64 KiB more. Package body says how functions are metered,
+// package lines how line numbers stay right.
 package admission
 
 import (
