@@ -3,7 +3,7 @@ policy "paid" {
 
   account "meter" {
     config {
-      tags = { model = response.usage.model }
+      tags = { model = response.usage.model, fuel = "${fuel}" }
     }
   }
 }
