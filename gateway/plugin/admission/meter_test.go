@@ -55,7 +55,7 @@ func TestFuelCounts(t *testing.T) {
 		{"calls of the host", func(m *w.Module) {
 			f := m.Import("host", "note", w.Sig())
 			m.Func("run", w.Sig(), counted(0, 1000, w.Call(f)), local)
-		}, 2 + 1000*(5+64)},
+		}, 2 + 1000*(5+512)},
 		{"filling memory", func(m *w.Module) {
 			m.Memories = []w.Limits{{Min: 1, Max: 1}}
 			m.Func("run", w.Sig(), w.I32Const(0)+w.I32Const(1)+w.I32Const(65536)+w.MemoryFill)

@@ -5,8 +5,9 @@ import "sort"
 // What the rewriter charges. A unit is an instruction, which is a fraction of a nanosecond; what takes longer than its one
 // instruction says is charged more.
 const (
-	// hostCost is charged for a call of an import, which takes about 80 ns.
-	hostCost = 64
+	// hostCost is charged for a call of an import, which takes 80 to 500 ns: as much as so many instructions, lest a guest
+	// that does nothing else runs on for longer than its CPU limit says.
+	hostCost = 512
 	// growCost is charged for memory.grow and table.grow, whether they succeed or not.
 	growCost = 256
 	// slack is how many instructions of branches that may not be taken are charged with the code before them, besides as

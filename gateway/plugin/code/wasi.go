@@ -12,8 +12,8 @@ import (
 
 // How much fuel a guest is charged for what WASI does at its word: metering counts the call alone.
 const (
-	vectorCost = 64 // for a vector, or a subscription, of a list
-	octetCost  = 1  // for a random octet
+	vectorCost = 512 // for a vector, or a subscription, of a list
+	octetCost  = 1   // for a random octet
 )
 
 // lists are WASI's functions that go through a list of the guest's, and which parameter says how long it is.
