@@ -137,16 +137,3 @@ func octets(s string) string {
 	}
 	return `"` + b.String() + `"`
 }
-
-// word writes octets as a word of a script.
-func word(s string) string {
-	var b strings.Builder
-	for _, c := range []byte(s) {
-		if c > ' ' && c < 0x7f && !strings.ContainsRune("%;@$-", rune(c)) {
-			b.WriteByte(c)
-		} else {
-			fmt.Fprintf(&b, "%%%02X", c)
-		}
-	}
-	return b.String()
-}
