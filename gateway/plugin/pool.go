@@ -144,6 +144,9 @@ func (p *pool) start(ctx context.Context) (*instance, error) {
 	module, err := p.host.compiler.Runtime().InstantiateModule(made, p.code.Module, wazero.NewModuleConfig().
 		WithName("").WithStartFunctions("_initialize").WithStdout(s).WithStderr(s).WithWalltime(func() (int64, int32) { t := s.now(); return t.Unix(), int32(t.Nanosecond()) }, 1).
 		WithSysNanotime().WithRandSource(code.Charged(rand.Reader, s.charge)))
+	if err == nil && module.IsClosed() { // it has exited without an error; its memory is gone, and nothing of it may run
+		err = errors.New("the module exits while it starts")
+	}
 	if err != nil {
 		return nil, p.fault(exchange.Authenticate, s, p.limits.Start, fmt.Errorf("start an instance: %w", err))
 	}

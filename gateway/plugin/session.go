@@ -184,8 +184,10 @@ func printable(b []byte) string {
 	}, string(b))
 }
 
-// Write takes what a guest prints to standard output or error, as log lines. It never fails.
+// Write takes what a guest prints to standard output or error, as log lines. It never fails, but takes fuel for every octet:
+// not all of them use up limits.log.
 func (s *Session) Write(p []byte) (int, error) {
+	s.charge(int64(len(p)))
 	for _, c := range p {
 		if c == '\n' || len(s.line) >= abi.MaxLine {
 			s.flush()

@@ -1,0 +1,70 @@
+package abi1_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/plugin"
+	. "github.com/postern-gateway/postern/gateway/plugin/wasmtest"
+	"github.com/postern-gateway/postern/sdk/abi"
+)
+
+// policyWith is Policy with one more import, which body may call by the index it gets.
+func policyWith(name string, s Signature, body func(m *Module, imported uint32)) *Module {
+	m := &Module{Memories: []Limits{{Min: 4, Max: -1}}, Exports: []Export{{Name: abi.ExportMemory, Kind: MemoryKind}}}
+	imported := m.Import("wasi_snapshot_preview1", name, s)
+	m.Func(abi.ExportABI, Sig().To(I64), I64Const(Frame<<32|Capacity))
+	m.Func(abi.ExportConfigure, Sig(I32).To(I64), done)
+	m.Func(abi.ExportOn, Sig(I32, I32).To(I64), done, Locals{Count: 2, Type: I32}, Locals{Count: 2, Type: I64})
+	body(m, imported)
+	return m
+}
+
+// TestExitWhileStarting: a module that exits with 0 while it starts is taken for started by the engine, which has closed it
+// and given its memory back. Nothing of it may run then.
+func TestExitWhileStarting(t *testing.T) {
+	t.Parallel()
+	touch := I32Const(Scratch) + I64Const(1) + I64Store(0)
+	for _, code := range []int32{0, 1} {
+		for _, where := range []string{"_initialize", "start"} {
+			m := policyWith("proc_exit", Sig(I32), func(m *Module, exit uint32) {
+				f := m.Func("_initialize", Sig(), I32Const(code)+Call(exit))
+				if where == "start" {
+					m.Exported("_initialize").Export = "other"
+					m.Start = &f
+				}
+				m.Exported(abi.ExportABI).Code = touch + m.Exported(abi.ExportABI).Code
+			})
+			h, _ := newHost(t, plugin.Services{})
+			_, err := h.Load(context.Background(), newPlugin(write(t, m.Bytes())), []*config.Stage{newStage(exchange.RequestPhase, "")})
+			if err == nil || !strings.Contains(err.Error(), "exit") {
+				t.Errorf("%s(%d): %v", where, code, err)
+			}
+		}
+	}
+}
+
+// TestPrintingIsCharged: what a guest prints costs it, also where nothing of it is logged.
+func TestPrintingIsCharged(t *testing.T) {
+	t.Parallel()
+	const page = 64 << 10
+	m := policyWith("fd_write", Sig(I32, I32, I32, I32).To(I32), func(m *Module, print uint32) {
+		m.Memories = []Limits{{Min: 64, Max: 64}}
+		m.Exported(abi.ExportOn).Code = I32Const(4*page) + I32Const('\n') + I32Const(60*page) + MemoryFill +
+			I32Const(Scratch) + I32Const(4*page) + I32Store(0) + I32Const(Scratch) + I32Const(60*page) + I32Store(4) +
+			Loop(Void, I32Const(1)+I32Const(Scratch)+I32Const(1)+I32Const(Scratch+16)+Call(print)+Drop+Br(0)) + Unreachable
+	})
+	h, _ := newHost(t, plugin.Services{})
+	p := newPlugin(write(t, m.Bytes()))
+	p.Limits.CPU = 20 * time.Millisecond
+	pool := load(t, h, p, newStage(exchange.RequestPhase, ""))
+	defer pool.Close(context.Background())
+	err := pool.Call(context.Background(), event(0), new(plugin.Result))
+	if kindOf(t, err) != plugin.Fuel {
+		t.Error(err)
+	}
+}
