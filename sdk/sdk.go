@@ -14,7 +14,7 @@ import (
 
 // Each file is named by kind, so that nothing that a build leaves in these folders gets in.
 //
-//go:embed go/*.go go/json/*.go go/example/main.go go/example/plugin.hcl abi/*.go
+//go:embed go/*.go go/json/*.go go/field/*.go go/example/main.go go/example/plugin.hcl abi/*.go
 //go:embed c/build c/postern.h c/example/policy.c c/example/plugin.hcl
 //go:embed rust/build rust/Cargo.toml rust/src/*.rs rust/example/Cargo.toml rust/example/Cargo.lock rust/example/src/lib.rs rust/example/plugin.hcl
 //go:embed assemblyscript/build assemblyscript/package.json assemblyscript/package-lock.json assemblyscript/.npmrc
@@ -33,7 +33,7 @@ type Language struct {
 	Needs  string // what has to be installed to build, and how it is got, for people
 
 	marks   []string    // patterns of the files that tell a project of this language
-	copies  [][2]string // patterns of files, and the folder of a project they go to
+	copies  [][2]string // patterns of files, and the folder of a project they go to; "x/*" is the file's own folder in x
 	replace []string    // old and new texts in these files; NAME is the project's name
 	more    [][2]string // further files and their texts
 	taken   string      // names that a project can not have, between spaces
@@ -46,10 +46,11 @@ func Languages() []Language {
 		{
 			Name: "go", Title: "Go", Source: "main.go", Needs: "Go 1.24 or later: https://go.dev/dl",
 			marks:  []string{"go.mod", "*.go"},
-			copies: [][2]string{{"go/example/main.go", ""}, {"go/example/plugin.hcl", ""}, {"go/*.go", Folder}, {"go/json/*.go", Folder + "/json"}, {"abi/*.go", Folder + "/abi"}},
+			copies: [][2]string{{"go/example/main.go", ""}, {"go/example/plugin.hcl", ""}, {"go/*.go", Folder}, {"go/*/*.go", Folder + "/*"}, {"go/field/*.go", Folder + "/field"}, {"abi/*.go", Folder + "/abi"}},
 			replace: []string{
 				`"github.com/postern-gateway/postern/sdk/abi"`, `"NAME/postern/abi"`,
 				`"github.com/postern-gateway/postern/sdk/go"`, `"NAME/postern"`,
+				`"github.com/postern-gateway/postern/sdk/go/`, `"NAME/postern/`,
 				"// Command example is", "// Command NAME is",
 			},
 			more: [][2]string{{"go.mod", "module NAME\n\ngo 1.24\n"}},
@@ -143,14 +144,18 @@ func (l Language) Project(name string) (map[string][]byte, error) {
 			return nil, fmt.Errorf("the SDK for %s has no %s", l.Title, c[0])
 		}
 		for _, from := range names {
-			if strings.HasSuffix(from, "_test.go") {
+			to, own := strings.CutSuffix(c[1], "*")
+			if own {
+				to += path.Base(path.Dir(from))
+			}
+			if strings.HasSuffix(from, "_test.go") || own && slices.Contains([]string{"example", "conformance"}, path.Base(to)) {
 				continue
 			}
 			text, err := fs.ReadFile(files, from)
 			if err != nil {
 				return nil, err
 			}
-			made[path.Join(c[1], path.Base(from))] = []byte(replacer.Replace(string(text)))
+			made[path.Join(to, path.Base(from))] = []byte(replacer.Replace(string(text)))
 		}
 	}
 	for _, m := range l.more {
