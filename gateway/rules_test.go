@@ -33,7 +33,7 @@ var layers = [][]string{
 	{"gateway/variable", "gateway/plugin/bundle"},
 	{"sdk/go", "gateway/plugin/admission", "gateway/plugin/wasmtest", "gateway/expr", "gateway/schema", "gateway/provider", "gateway/http1", "gateway/certificate", "gateway/pool", "gateway/state/badger", "gateway/state/memory", "gateway/state/statetest", "gateway/route"},
 	{"gateway/manifest", "gateway/plugin/body", "gateway/attribute", "gateway/fetch/origin"},
-	{"sdk", "sdk/abi", "sdk/go/json", "gateway/plugin/lines", "gateway/exchange", "gateway/secret", "gateway/state", "gateway/telemetry"},
+	{"sdk", "sdk/abi", "sdk/go/json", "sdk/go/field", "gateway/plugin/lines", "gateway/exchange", "gateway/secret", "gateway/state", "gateway/telemetry"},
 }
 
 // reasons is every direct dependency with the one reason it is there.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/postern-gateway/postern/sdk/abi"
 	postern "github.com/postern-gateway/postern/sdk/go"
+	"github.com/postern-gateway/postern/sdk/go/field"
 )
 
 var _ = postern.Register(new(plugin))
@@ -123,7 +124,7 @@ func (st *stage) refuse(r *postern.Result, why string) {
 
 // strip takes the scheme off a header's value. A value with another scheme holds no key for this stage.
 func (st *stage) strip(value []byte) []byte {
-	value = trim(value)
+	value = field.Trim(value)
 	if st.scheme == "" {
 		return value
 	}
@@ -136,15 +137,5 @@ func (st *stage) strip(value []byte) []byte {
 			return nil
 		}
 	}
-	return trim(value[n:])
-}
-
-func trim(b []byte) []byte {
-	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
-		b = b[1:]
-	}
-	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
-		b = b[:len(b)-1]
-	}
-	return b
+	return field.Trim(value[n:])
 }

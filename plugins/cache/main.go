@@ -10,6 +10,7 @@ import (
 
 	"github.com/postern-gateway/postern/sdk/abi"
 	postern "github.com/postern-gateway/postern/sdk/go"
+	"github.com/postern-gateway/postern/sdk/go/field"
 )
 
 var _ = postern.Register(new(plugin))
@@ -209,10 +210,8 @@ func part(e *postern.Event) []byte {
 // varies reports whether the reply depends on fields of the request that the key does not hold.
 func varies(e *postern.Event) bool {
 	for value := range e.Headers(slotVary) {
-		for len(value) > 0 {
-			var name []byte
-			name, value = item(value)
-			if len(name) > 0 && !equalFold("origin", name) && !equalFold("accept-encoding", name) && !equalFold("accept", name) {
+		for name := range field.List(value).Each {
+			if !field.Is(name, "origin") && !field.Is(name, "accept-encoding") && !field.Is(name, "accept") {
 				return true
 			}
 		}
@@ -246,46 +245,10 @@ func contains(b []byte, mark string) bool {
 
 // directive reports whether a cache-control field has a directive (RFC 9111 section 5.2).
 func directive(control []byte, name string) bool {
-	for len(control) > 0 {
-		var d []byte
-		if d, control = item(control); equalFold(name, d) {
+	for d := range field.List(control).Each {
+		if field.Is(d, name) {
 			return true
 		}
 	}
 	return false
-}
-
-// item takes the first member off a comma-separated list.
-func item(list []byte) (first, rest []byte) {
-	end := 0
-	for end < len(list) && list[end] != ',' {
-		end++
-	}
-	first = list[:end]
-	if end < len(list) {
-		rest = list[end+1:]
-	}
-	for len(first) > 0 && (first[0] == ' ' || first[0] == '\t') {
-		first = first[1:]
-	}
-	for len(first) > 0 && (first[len(first)-1] == ' ' || first[len(first)-1] == '\t') {
-		first = first[:len(first)-1]
-	}
-	return first, rest
-}
-
-// equalFold compares without ASCII case; a is lower case.
-func equalFold(a string, b []byte) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i, c := range b {
-		if c-'A' < 26 {
-			c += 32
-		}
-		if a[i] != c {
-			return false
-		}
-	}
-	return true
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/postern-gateway/postern/sdk/abi"
 	postern "github.com/postern-gateway/postern/sdk/go"
+	"github.com/postern-gateway/postern/sdk/go/field"
 )
 
 var _ = postern.Register(new(plugin))
@@ -89,8 +90,7 @@ func (p *plugin) Configure(s *postern.Stage) error {
 		st.methods = append(st.methods, v.Text())
 	}
 	for _, v := range s.Config.Member("headers").Each {
-		name := []byte(v.Text())
-		lower(name)
+		name := field.Lower([]byte(v.Text()))
 		st.anyHeader = st.anyHeader || string(name) == "*"
 		st.headers = append(st.headers, string(name))
 	}
@@ -214,10 +214,8 @@ func (p *plugin) response(e *postern.Event, r *postern.Result) error {
 // varies reports whether the reply says already that it depends on the origin.
 func varies(e *postern.Event) bool {
 	for value := range e.Headers(slotVary) {
-		for len(value) > 0 {
-			var name []byte
-			name, value = item(value)
-			if string(name) == "*" || equalFold("origin", name) {
+		for name := range field.List(value).Each {
+			if string(name) == "*" || field.Is(name, "origin") {
 				return true
 			}
 		}
@@ -239,68 +237,12 @@ func (st *stage) names(list []byte) bool {
 	if len(list) > maxHeaders {
 		return false
 	}
-	for len(list) > 0 {
-		var name []byte
-		if name, list = item(list); len(name) == 0 {
-			continue
-		}
-		known := st.anyHeader && token(name)
+	for name := range field.List(list).Each {
+		known := st.anyHeader && field.Token(name)
 		for _, h := range st.headers {
-			known = known || equalFold(h, name)
+			known = known || field.Is(name, h)
 		}
 		if !known {
-			return false
-		}
-	}
-	return true
-}
-
-// item takes the first member off a comma-separated list.
-func item(list []byte) (first, rest []byte) {
-	end := 0
-	for end < len(list) && list[end] != ',' {
-		end++
-	}
-	first = list[:end]
-	if end < len(list) {
-		rest = list[end+1:]
-	}
-	for len(first) > 0 && (first[0] == ' ' || first[0] == '\t') {
-		first = first[1:]
-	}
-	for len(first) > 0 && (first[len(first)-1] == ' ' || first[len(first)-1] == '\t') {
-		first = first[:len(first)-1]
-	}
-	return first, rest
-}
-
-func token(b []byte) bool {
-	for _, c := range b {
-		if c <= ' ' || c >= 0x7f || c == '"' || c == '(' || c == ')' || c == '/' || c >= ':' && c <= '@' || c >= '[' && c <= ']' || c == '{' || c == '}' {
-			return false
-		}
-	}
-	return len(b) > 0
-}
-
-func lower(b []byte) {
-	for i, c := range b {
-		if c-'A' < 26 {
-			b[i] = c + 32
-		}
-	}
-}
-
-// equalFold compares without ASCII case; a is lower case.
-func equalFold(a string, b []byte) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i, c := range b {
-		if c-'A' < 26 {
-			c += 32
-		}
-		if a[i] != c {
 			return false
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/postern-gateway/postern/sdk/abi"
 	postern "github.com/postern-gateway/postern/sdk/go"
+	"github.com/postern-gateway/postern/sdk/go/field"
 )
 
 var _ = postern.Register(new(plugin))
@@ -20,21 +21,22 @@ type plugin struct{ stages []stage }
 // stage is one use of the plugin.
 type stage struct {
 	remove   []string
-	security []field
+	security []preset
 	set, add int // slots of the per-request arguments
 	scheme   int // slot of the attribute
 }
 
-type field struct {
+// preset is a field that security sets.
+type preset struct {
 	name, value string
 	slot        int
 	secure      bool // for https alone
 }
 
-// preset is the fields of security, in the order of sees.headers.
-func preset(kind string) []field {
+// presets are the fields of security, in the order of sees.headers.
+func presets(kind string) []preset {
 	// RFC 6797 section 6.1; two years are what the browsers' preload lists ask for.
-	list := []field{
+	list := []preset{
 		{slot: 0, name: "strict-transport-security", value: "max-age=63072000; includeSubDomains", secure: true},
 		{slot: 1, name: "x-content-type-options", value: "nosniff"},
 		{slot: 2, name: "x-frame-options", value: "DENY"},
@@ -42,14 +44,14 @@ func preset(kind string) []field {
 	switch kind {
 	case "api":
 		return append(list,
-			field{slot: 3, name: "referrer-policy", value: "no-referrer"},
-			field{slot: 4, name: "content-security-policy", value: "default-src 'none'; frame-ancestors 'none'"},
+			preset{slot: 3, name: "referrer-policy", value: "no-referrer"},
+			preset{slot: 4, name: "content-security-policy", value: "default-src 'none'; frame-ancestors 'none'"},
 		)
 	case "page":
 		return append(list,
-			field{slot: 3, name: "referrer-policy", value: "strict-origin-when-cross-origin"},
-			field{slot: 5, name: "permissions-policy", value: "camera=(), geolocation=(), microphone=()"},
-			field{slot: 6, name: "cross-origin-resource-policy", value: "same-origin"},
+			preset{slot: 3, name: "referrer-policy", value: "strict-origin-when-cross-origin"},
+			preset{slot: 5, name: "permissions-policy", value: "camera=(), geolocation=(), microphone=()"},
+			preset{slot: 6, name: "cross-origin-resource-policy", value: "same-origin"},
 		)
 	}
 	return nil
@@ -59,15 +61,14 @@ func preset(kind string) []field {
 func (p *plugin) Configure(s *postern.Stage) error {
 	var st stage
 	for _, v := range s.Config.Member("remove").Each {
-		name := []byte(v.Text())
-		lower(name)
+		name := field.Lower([]byte(v.Text()))
 		if reserved(name) {
 			return errors.New("remove: " + string(name) + " is the gateway's own and can not be removed")
 		}
 		st.remove = append(st.remove, string(name))
 	}
 	if s.Phase == postern.Response {
-		st.security = preset(s.Config.Member("security").Text())
+		st.security = presets(s.Config.Member("security").Text())
 		st.scheme = 7
 		st.set, st.add = 8, 9
 	} else {
@@ -108,16 +109,16 @@ func change(argument string, fields postern.Value, op func(name, value string)) 
 		if len(value.Bytes()) == 0 { // null, or a field of the message that was not sent
 			continue
 		}
-		lower(name) // in the frame, which is this event's alone
+		field.Lower(name) // in the frame, which is this event's alone
 		switch {
-		case !token(name):
+		case !field.Token(name) || len(name) > 256:
 			return errors.New(argument + ": " + quoted(name) + " is no field name")
 		case reserved(name):
 			return errors.New(argument + ": " + string(name) + " is the gateway's own and can not be set")
-		case !plain(value.Bytes()):
+		case !field.Value(value.Bytes()) || len(value.Bytes()) > abi.MaxHeader:
 			return errors.New(argument + ": the value of " + string(name) + " has control characters, or is longer than 16 KiB")
 		}
-		op(postern.String(name), postern.String(trim(value.Bytes())))
+		op(postern.String(name), postern.String(field.Trim(value.Bytes())))
 	}
 	return nil
 }
@@ -129,54 +130,6 @@ func reserved(name []byte) bool {
 		return true
 	}
 	return len(name) >= 8 && string(name[:8]) == "postern-"
-}
-
-func lower(b []byte) {
-	for i, c := range b {
-		if c-'A' < 26 {
-			b[i] = c + 32
-		}
-	}
-}
-
-// token is RFC 9110 section 5.6.2.
-func token(b []byte) bool {
-	for _, c := range b {
-		switch {
-		case c-'a' < 26, c-'0' < 10:
-		default:
-			found := false
-			for i := range len(symbols) {
-				found = found || symbols[i] == c
-			}
-			if !found {
-				return false
-			}
-		}
-	}
-	return len(b) > 0 && len(b) <= 256
-}
-
-const symbols = "!#$%&'*+-.^_`|~"
-
-// plain is RFC 9110 section 5.5: no control characters but a tab.
-func plain(b []byte) bool {
-	for _, c := range b {
-		if c < ' ' && c != '\t' || c == 0x7f {
-			return false
-		}
-	}
-	return len(b) <= abi.MaxHeader
-}
-
-func trim(b []byte) []byte {
-	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
-		b = b[1:]
-	}
-	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
-		b = b[:len(b)-1]
-	}
-	return b
 }
 
 func quoted(b []byte) string {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/postern-gateway/postern/sdk/abi"
 	postern "github.com/postern-gateway/postern/sdk/go"
+	"github.com/postern-gateway/postern/sdk/go/field"
 )
 
 var _ = postern.Register(new(plugin))
@@ -348,14 +349,14 @@ func (p *plugin) write(w hash.Hash, e *postern.Event, name []byte) bool {
 		b = derived(b, e, name)
 	} else {
 		n := 0
-		for field, value := range e.Fields(slotFields) {
-			if string(field) != string(name) {
+		for known, value := range e.Fields(slotFields) {
+			if string(known) != string(name) {
 				continue
 			}
 			if n++; n > 1 {
 				b = append(b, ", "...)
 			}
-			b = append(b, trim(value)...)
+			b = append(b, field.Trim(value)...)
 		}
 		if n == 0 {
 			return false
@@ -403,16 +404,6 @@ func authority(b, scheme, host []byte) []byte {
 			c |= 0x20
 		}
 		b = append(b, c)
-	}
-	return b
-}
-
-func trim(b []byte) []byte {
-	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
-		b = b[1:]
-	}
-	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
-		b = b[:len(b)-1]
 	}
 	return b
 }

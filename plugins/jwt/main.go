@@ -9,6 +9,7 @@ import (
 
 	"github.com/postern-gateway/postern/sdk/abi"
 	postern "github.com/postern-gateway/postern/sdk/go"
+	"github.com/postern-gateway/postern/sdk/go/field"
 )
 
 var _ = postern.Register(new(plugin))
@@ -302,7 +303,7 @@ func (p *plugin) verify(k *key) bool {
 
 // strip takes the scheme off a field's value, compared without case. A value with another scheme holds no token.
 func strip(scheme string, b []byte) []byte {
-	b = trim(b)
+	b = field.Trim(b)
 	n := len(scheme)
 	if len(b) <= n || b[n] != ' ' {
 		return nil
@@ -312,15 +313,5 @@ func strip(scheme string, b []byte) []byte {
 			return nil
 		}
 	}
-	return trim(b[n:])
-}
-
-func trim(b []byte) []byte {
-	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
-		b = b[1:]
-	}
-	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
-		b = b[:len(b)-1]
-	}
-	return b
+	return field.Trim(b[n:])
 }

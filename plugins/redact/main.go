@@ -9,6 +9,7 @@ import (
 	"github.com/postern-gateway/postern/plugins/redact/placeholder"
 	"github.com/postern-gateway/postern/sdk/abi"
 	postern "github.com/postern-gateway/postern/sdk/go"
+	"github.com/postern-gateway/postern/sdk/go/field"
 )
 
 var _ = postern.Register(newPlugin())
@@ -145,7 +146,7 @@ func (p *plugin) request(e *postern.Event, r *postern.Result, st *stage) error {
 	var err error
 	contentType, _ := e.Header(slotContentType)
 	kind := media(contentType)
-	if encoding, ok := e.Header(slotRequestEncoding); ok && !equalFold([]byte("identity"), encoding) {
+	if encoding, ok := e.Header(slotRequestEncoding); ok && !field.Is(encoding, "identity") {
 		kind = mediaOther // what is compressed can not be looked through, even if it happens to be text
 	}
 	switch kind {
@@ -214,7 +215,7 @@ func (p *plugin) response(e *postern.Event, r *postern.Result) error {
 		r.Done() // nothing was replaced
 		return nil
 	}
-	if encoding, ok := e.Header(slotContentEncoding); ok && !equalFold([]byte("identity"), encoding) {
+	if encoding, ok := e.Header(slotContentEncoding); ok && !field.Is(encoding, "identity") {
 		e.Host.Warn("the reply is compressed: its placeholders stay")
 		r.Done()
 		return nil
@@ -294,15 +295,15 @@ func media(contentType []byte) mediaType {
 		for stop < len(charset) && (isAlnum(charset[stop]) || charset[stop] == '-') {
 			stop++
 		}
-		if c := charset[:stop]; !equalFold([]byte("utf-8"), c) && !equalFold([]byte("us-ascii"), c) {
+		if c := charset[:stop]; !field.Is(c, "utf-8") && !field.Is(c, "us-ascii") {
 			return mediaOther
 		}
 	}
 	switch {
-	case len(name) == 0, equalFold([]byte("application/json"), name),
-		len(name) > 5 && equalFold([]byte("+json"), name[len(name)-5:]):
+	case len(name) == 0, field.Is(name, "application/json"),
+		len(name) > 5 && field.Is(name[len(name)-5:], "+json"):
 		return mediaJSON
-	case len(name) > 5 && equalFold([]byte("text/"), name[:5]):
+	case len(name) > 5 && field.Is(name[:5], "text/"):
 		return mediaText
 	}
 	return mediaOther
@@ -310,27 +311,11 @@ func media(contentType []byte) mediaType {
 
 func indexFold(b []byte, s string) int {
 	for i := 0; i+len(s) <= len(b); i++ {
-		if equalFold([]byte(s), b[i:i+len(s)]) {
+		if field.Is(b[i:i+len(s)], s) {
 			return i
 		}
 	}
 	return -1
-}
-
-// equalFold compares without ASCII case; a is lower case.
-func equalFold(a, b []byte) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i, c := range b {
-		if c-'A' < 26 {
-			c += 32
-		}
-		if a[i] != c {
-			return false
-		}
-	}
-	return true
 }
 
 func isAlnum(b byte) bool { return b-'0' < 10 || (b|0x20)-'a' < 26 }
