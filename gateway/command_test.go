@@ -445,6 +445,9 @@ func TestPolicyTests(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "data", "store")); err == nil {
 		t.Error("the tests made a store")
 	}
+	if out := ok(t, "test", dir, "-fuel", "-run", "^embeddings"); !regexp.MustCompile(`^ok    embeddings.*  \(fuel [1-9]\d{4,}\)\n`).MatchString(out) {
+		t.Errorf("fuel:\n%s", out)
+	}
 	if out := ok(t, "test", dir, "-run", "^embeddings"); !strings.HasSuffix(out, "\n1 passed, 0 failed") {
 		t.Errorf("-run: %s", out)
 	}

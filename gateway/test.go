@@ -29,6 +29,7 @@ type testCommand struct {
 	Dir   string            `arg:"" optional:"" default:"." help:"Folder with config.hcl; by default the current one." type:"existingdir"`
 	Var   map[string]string `help:"Value of a variable block; repeatable. Otherwise it is read from POSTERN_VAR_NAME." placeholder:"NAME=VALUE"`
 	Match string            `name:"run" help:"Run only tests whose name matches this regular expression."`
+	Fuel  bool              `help:"Show the CPU that plugins used for each test, in units of about one instruction."`
 }
 
 // testTime bounds one test.
@@ -77,13 +78,13 @@ func (c *testCommand) Run(a *App) (err error) {
 		if !pick.MatchString(test.Name) {
 			continue
 		}
-		wrong, err := runTest(a.Context, s, up, test)
+		wrong, fuel, err := runTest(a.Context, s, up, test)
 		if err != nil {
 			return fmt.Errorf("%s: test %s: %w", test.Range, test.Name, err)
 		}
 		if len(wrong) == 0 {
 			passed++
-			fmt.Fprintf(a.Stdout, "ok    %s\n", test.Name)
+			fmt.Fprintf(a.Stdout, "ok    %s%s\n", test.Name, used(c.Fuel, fuel))
 			continue
 		}
 		failed++
@@ -99,19 +100,27 @@ func (c *testCommand) Run(a *App) (err error) {
 	return nil
 }
 
-// runTest sends one request and says what is not as expected.
-func runTest(ctx context.Context, s *server.Server, up *recorder, test *config.Test) (wrong []string, err error) {
+// used shows fuel where it was asked for.
+func used(asked bool, fuel int64) string {
+	if !asked {
+		return ""
+	}
+	return fmt.Sprintf("  (fuel %d)", fuel)
+}
+
+// runTest sends one request and says what is not as expected, and the fuel that plugins used.
+func runTest(ctx context.Context, s *server.Server, up *recorder, test *config.Test) (wrong []string, fuel int64, err error) {
 	q := &test.Request
 	ctx, cancel := context.WithTimeout(ctx, testTime)
 	defer cancel()
 	pattern := test.Route.Pattern
 	target, err := url.ParseRequestURI(cmp.Or(q.Path, pattern.Path()))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	path, err := route.Canonical(target.EscapedPath())
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	reply := &heldReply{}
 	remote := q.Remote
@@ -127,7 +136,7 @@ func runTest(ctx context.Context, s *server.Server, up *recorder, test *config.T
 	if q.Account != "" {
 		x.Identity = exchange.Identity{Account: q.Account, Key: "test", Name: "test", Scopes: q.Scopes}
 		if err := fund(ctx, s, q.Account, q.Balance); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
 	up.reset(q.Reply)
@@ -154,7 +163,7 @@ func runTest(ctx context.Context, s *server.Server, up *recorder, test *config.T
 	if len(wrong) > 0 && x.Problem != nil {
 		say("the gateway answered %s: %s %s", x.Problem.Code, x.Problem.Title, x.Problem.Detail)
 	}
-	return wrong, nil
+	return wrong, x.Fuel, nil
 }
 
 // fund gives a test's account what it is to have, whatever tests before it left.
