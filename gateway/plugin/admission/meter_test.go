@@ -47,11 +47,11 @@ func TestFuelCounts(t *testing.T) {
 		{"calls of what is short", func(m *w.Module) {
 			f := m.Func("", w.Sig(), bump)
 			m.Func("run", w.Sig(), counted(0, 1000, w.Call(f)), local)
-		}, 2 + 1000*(5+1+4)},
+		}, 2 + 1000*(5+4+4)},
 		{"calls of what is not", func(m *w.Module) {
 			f := m.Func("", w.Sig(), w.Repeat(25, bump))
 			m.Func("run", w.Sig(), counted(0, 1000, w.Call(f)), local)
-		}, 2 + 1000*(5+1+100)},
+		}, 2 + 1000*(5+4+100)},
 		{"calls of the host", func(m *w.Module) {
 			f := m.Import("host", "note", w.Sig())
 			m.Func("run", w.Sig(), counted(0, 1000, w.Call(f)), local)
@@ -59,7 +59,7 @@ func TestFuelCounts(t *testing.T) {
 		{"filling memory", func(m *w.Module) {
 			m.Memories = []w.Limits{{Min: 1, Max: 1}}
 			m.Func("run", w.Sig(), w.I32Const(0)+w.I32Const(1)+w.I32Const(65536)+w.MemoryFill)
-		}, 4 + 65536/8},
+		}, 4 + 65536/2},
 		{"growing memory", func(m *w.Module) {
 			m.Memories = []w.Limits{{Min: 1, Max: 3}}
 			m.Func("run", w.Sig(), w.I32Const(2)+w.MemoryGrow+w.Drop)

@@ -22,6 +22,8 @@ const (
 	frameSlots = 192
 	// maxWeight is the most frames one counts as, so that there is none that can not be called at all.
 	maxWeight = 1024
+	// callCost is charged for a call, besides what the callee charges.
+	callCost = 4
 	// indirectCost is charged for a call through a table, whose callee may be one that charges nothing.
 	indirectCost = 16
 )
@@ -195,7 +197,7 @@ func (p *plan) plain(d *decoder, in *instruction) {
 	case op == opCall && int(in.a) < d.space.Imported:
 		cost, slow = hostCost, true
 	case op == opCall:
-		p.calls = true
+		p.calls, cost = true, callCost
 		if leaf := d.space.leaf(in.a); leaf > 0 {
 			cost += leaf
 		} else {

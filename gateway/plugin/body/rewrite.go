@@ -32,6 +32,8 @@ const (
 
 	// growShift makes a page that memory grows by cost 32,768 units: it is cleared, and with it now and then all is copied.
 	growShift = 15
+	// bulkShift makes two octets that are filled or copied a unit: memory that was never touched takes that long.
+	bulkShift = 1
 	// maxBacks is from how many places a loop may branch to itself to be charged there.
 	maxBacks = 4
 	// maxSpare is how many globals there may be for locals to be saved in.
@@ -629,7 +631,7 @@ func (rw *Rewriter) save(l loop) (saved [][2]uint32) {
 	return saved
 }
 
-// bulk charges for an operation before it is done: a unit for each 8 octets, or for each entry of a table. The length is on
+// bulk charges for an operation before it is done: a unit for each 2 octets, or for each entry of a table. The length is on
 // top of the stack.
 func (rw *Rewriter) bulk(in *instruction) {
 	rw.op(opLocalSet, rw.length)
@@ -637,7 +639,7 @@ func (rw *Rewriter) bulk(in *instruction) {
 	rw.op(opLocalGet, rw.length)
 	rw.out.Octet(opExtendU)
 	if in.sub <= miscMemoryFill {
-		rw.constant(opI64Const, 3)
+		rw.constant(opI64Const, bulkShift)
 		rw.out.Octet(opI64ShrU)
 	}
 	rw.out.Octet(opI64Sub)
