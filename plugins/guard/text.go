@@ -34,7 +34,8 @@ type request struct {
 	scanner  json.Scanner
 	texts    []text
 	messages int
-	stranger bool // a role that is not among the roles
+	stranger bool // a role that is not among the roles, or a second one of a message
+	name     []byte
 	open     [json.MaxDepth + 1]container
 }
 
@@ -64,6 +65,9 @@ func (q *request) read(body []byte, roles []string) error {
 			return nil
 		case json.Key:
 			key = body[t.Start+1 : t.End-1]
+			if decoded, escaped := json.Unescape(q.name[:0], key); escaped { // "r\u006fle" is a role to whoever reads it next
+				q.name, key = decoded, decoded
+			}
 		case json.Open:
 			q.open[s.Depth()] = container{first: len(q.texts), role: noRole}
 			if !s.InArray() {
@@ -85,7 +89,9 @@ func (q *request) read(body []byte, roles []string) error {
 			inside := body[t.Start+1 : t.End-1]
 			if !s.InArray() && string(key) == "role" {
 				q.messages++
-				q.open[s.Depth()].role = q.role(inside, roles)
+				in := &q.open[s.Depth()]
+				q.stranger = q.stranger || in.role != noRole // two roles: which one counts is anybody's guess
+				in.role = q.role(inside, roles)
 				continue
 			}
 			if protocol(key, inside) {
