@@ -287,7 +287,8 @@ func TestBoundsOfTheChild(t *testing.T) {
 			c.config.Raw, c.config.Dir = true, t.TempDir()
 			made := compiler(t, c.config)
 			_, err := made.Load(t.Context(), c.wasm)
-			if err == nil || !strings.Contains(err.Error(), c.want) || len(err.Error()) > 2*maxSaid {
+			// The race detector says in its own way that there is no more memory.
+			if err == nil || !strings.Contains(err.Error(), c.want) && !(c.name == "memory" && strings.Contains(err.Error(), "failed to allocate")) || len(err.Error()) > 2*maxSaid {
 				t.Errorf("%v", err)
 			}
 			if list := files(t, c.config.Dir); len(list) > 0 {
