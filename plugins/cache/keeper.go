@@ -14,8 +14,8 @@ import (
 // which names them. So what is found is complete, whoever writes at the same time.
 const (
 	pieceSize = 16 << 10 // what is gathered in the carry before it is written
-	maxType   = 256
-	tailSize  = 32 // octets of the last piece that ended looks at
+	maxType   = 255      // its length travels in an octet
+	tailSize  = 32       // octets of the last piece that ended looks at
 )
 
 // keeper is one reply on its way into the cache, as it travels in the carry: 32 octets key, u16 stage, u64 number, u32
@@ -193,12 +193,16 @@ func (p *plugin) key(e *postern.Event, body []byte) [sha256.Size]byte {
 		b = binary.LittleEndian.AppendUint32(b, uint32(len(text)))
 		b = append(b, text...)
 	}
-	accept, _ := e.Header(slotAccept)
-	if string(accept) == "*/*" { // what is meant without the field, too: RFC 9110 section 12.5.1
-		accept = nil
+	fields := 0
+	for accept := range e.Headers(slotAccept) {
+		if fields++; fields == 1 && string(accept) == "*/*" { // what is meant without the field, too: RFC 9110 section 12.5.1
+			accept = nil
+		} else if fields > 1 { // one list in several fields
+			b = append(b, ',')
+		}
+		b = append(b, accept...)
 	}
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(accept)))
-	b = append(b, accept...)
+	b = append(b, 0)
 	start := len(b)
 	b = append(b, 'j')
 	var s json.Scanner

@@ -94,14 +94,13 @@ func (p *plugin) On(e *postern.Event, r *postern.Result) error {
 
 // request looks for a reply.
 func (p *plugin) request(e *postern.Event, r *postern.Result) error {
-	control, _ := e.Header(slotCacheControl)
 	body, _ := e.Body()
-	if e.Truncated() || e.Has(slotRange) || e.Has(slotContentEncoding) || directive(control, "no-store") {
+	if e.Truncated() || e.Has(slotRange) || e.Has(slotContentEncoding) || directive(e, slotCacheControl, "no-store") {
 		r.Meter("passed", 1)
 		return nil
 	}
 	key := p.key(e, body)
-	if !directive(control, "no-cache") {
+	if !directive(e, slotCacheControl, "no-cache") {
 		hit, err := p.pieces.load(e.Host, &key, p.body[:0])
 		switch {
 		case err == nil:
@@ -144,8 +143,7 @@ func (p *plugin) response(e *postern.Event, r *postern.Result) error {
 	}
 	r.SetHeader("x-cache", "miss")
 	contentType, _ := e.Header(slotReplyType)
-	control, _ := e.Header(slotReplyControl)
-	if e.Value(slotStatus).Int() != 200 || e.Has(slotReplyEncoding) || e.Has(slotSetCookie) || varies(e) || directive(control, "no-store") || len(contentType) > maxType {
+	if e.Value(slotStatus).Int() != 200 || e.Has(slotReplyEncoding) || e.Has(slotSetCookie) || varies(e) || directive(e, slotReplyControl, "no-store") || len(contentType) > maxType {
 		r.Done()
 		return nil
 	}
@@ -243,11 +241,14 @@ func contains(b []byte, mark string) bool {
 	return false
 }
 
-// directive reports whether a cache-control field has a directive (RFC 9111 section 5.2).
-func directive(control []byte, name string) bool {
-	for d := range field.List(control).Each {
-		if field.Is(d, name) {
-			return true
+// directive reports whether the cache-control fields of a slot have a directive (RFC 9111 section 5.2): several fields are
+// one list.
+func directive(e *postern.Event, slot int, name string) bool {
+	for control := range e.Headers(slot) {
+		for d := range field.List(control).Each {
+			if field.Is(d, name) {
+				return true
+			}
 		}
 	}
 	return false
