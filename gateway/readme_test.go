@@ -151,6 +151,17 @@ var exercised = map[string]string{
 	`curl -sS --cacert data/tls/ca.pem --cert keys/robot.pem --key keys/robot.key -X PUT https://localhost:8443/thing`:                                                                                                                             "TestExampleMutualTLS",
 	`curl -sS -i --cacert examples/fallback/data/tls/ca.pem https://localhost:8443/v1/chat/completions -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' -d '{"model":"small","messages":[{"role":"user","content":"Hello!"}]}'`: "TestExampleFallback",
 
+	`GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o examples/authorization-service/authz/authz.wasm ./examples/authorization-service/authz`: "TestExampleAuthorizationService",
+	`curl -sS -H 'authorization: Bearer good' http://127.0.0.1:8080/`:                                                                                "TestExampleAuthorizationService",
+	`sh .ci/tools sdk`: "make test runs it",
+	`go test -v -run 'TestLanguages/./^$' ./sdk/conformance`:                                                                          "is itself a test",
+	`go test -run '^$' -bench Example ./sdk/conformance`:                                                                              "is itself a benchmark",
+	`asc assembly/index.ts -O3 --debug --exportStart _initialize --stackSize 16384 --use abort=../assembly/abort/abort -o greet.wasm`: "sdk/assemblyscript/build, which TestLanguages runs",
+	`POSTERN_CONFORMANCE=guest.wasm POSTERN_EXAMPLE=greet.wasm go test -run TestModule ./sdk/conformance`:                             "TestModule is itself a test",
+	`postern plugin test --module conformance/conformance.wasm conformance`:                                                           "TestPluginTests",
+	`GOOS=wasip1 GOARCH=wasm go build -trimpath -buildmode=c-shared -o greet.wasm .`:                                                  "TestLanguages of sdk/conformance",
+	`curl -sS -i --cacert examples/browser-chat/data/tls/ca.pem https://localhost:8443/v1/chat/completions -H "authorization: Bearer $KEY" -H 'origin: https://app.example.com' -d '{"model":"small","messages":[{"role":"user","content":"Hello!"}]}'`: "TestExampleBrowserChat",
+
 	"go run ./examples/sandbox -address 127.0.0.1:9902 -pace 20ms":                                                            "TestSandboxReadme",
 	`curl http://127.0.0.1:9902/v1/chat/completions -d '{"model":"sandbox","messages":[{"role":"user","content":"Hello!"}]}'`: "TestSandboxReadme",
 	"curl http://127.0.0.1:9902/sandbox/stats":                                                                                "TestSandboxReadme",
@@ -204,6 +215,9 @@ func TestReadmeExamples(t *testing.T) {
 	t.Parallel()
 	plugins(t)
 	for _, file := range documents(t) {
+		if file == "sdk/TESTS.md" {
+			continue // in the language of plugins' tests; gateway/project/trial runs what it shows
+		}
 		files := map[string]string{}
 		for _, b := range blocksOf(t, file) {
 			if b.kind != "hcl" {
@@ -294,6 +308,9 @@ func framed(t *testing.T, files map[string]string) (dir string) {
 				routes += "\nroute \"documented_" + m[2] + "\" {\n  listener = listener.public\n  match = \"POST " + strings.ReplaceAll(m[2], "_", "-") + ".example/v1/chat/completions\"\n  policies = [policy.known, policy." + m[2] + "]\n  models = [model.small]\n}\n"
 			}
 		}
+	}
+	if source := regexp.MustCompile(`source = "(plugins/greet)"`).FindStringSubmatch(files["config.hcl"]); source != nil && files["plugin.hcl"] == "" {
+		frame[source[1]+"/plugin.hcl"] = read(t, "sdk/conformance/example.hcl") // the policy that every SDK shows
 	}
 	for name, text := range files {
 		if name == "plugin.hcl" { // beside the module that the document's configuration names
