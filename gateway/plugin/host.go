@@ -10,7 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -30,7 +29,7 @@ import (
 )
 
 // MaxModule is the largest module taken, in octets.
-const MaxModule = 8 << 20
+const MaxModule = code.MaxModule
 
 // ABI is a front-end: how a kind of guest is spoken to. One serves every module of its kind and is safe for concurrent use.
 type ABI interface {
@@ -162,7 +161,7 @@ func (h *Host) Close(ctx context.Context) error {
 // instance made, and every stage configured on it. A pool that is loaded already with the same module, grants, limits and
 // configuration is shared and not made again, so a reload costs nothing for what did not change. Each Load needs its Close.
 func (h *Host) Load(ctx context.Context, p *config.Plugin, stages []*config.Stage) (*Pool, error) {
-	wasm, digest, err := read(p)
+	wasm, digest, err := code.Read(p.Path, p.SHA256)
 	if err != nil {
 		return nil, fmt.Errorf("plugin %s: %w", p.Name, err)
 	}
@@ -206,27 +205,6 @@ func (h *Host) Load(ctx context.Context, p *config.Plugin, stages []*config.Stag
 	h.pools[key] = made
 	h.mu.Unlock()
 	return &Pool{pool: made, stages: stages}, nil
-}
-
-// read gets a module's bytes, bounded, and checks them against the configuration's digest.
-func read(p *config.Plugin) (wasm []byte, digest string, err error) {
-	f, err := os.Open(p.Path)
-	if err != nil {
-		return nil, "", err
-	}
-	defer f.Close()
-	wasm, err = io.ReadAll(io.LimitReader(f, MaxModule+1))
-	if err != nil {
-		return nil, "", fmt.Errorf("read %s: %w", p.Path, err)
-	}
-	if len(wasm) > MaxModule {
-		return nil, "", fmt.Errorf("%s: the module is larger than %d octets", p.Path, MaxModule)
-	}
-	digest = code.Digest(wasm)
-	if p.SHA256 != "" && !strings.EqualFold(p.SHA256, digest) {
-		return nil, "", fmt.Errorf("%s has the digest %s, not %s", p.Path, digest, p.SHA256)
-	}
-	return wasm, digest, nil
 }
 
 // fingerprint is the same for what makes the same pool. It covers secrets in configurations, so it is keyed and stays

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"strings"
 
 	"github.com/tetratelabs/wazero"
@@ -16,6 +18,30 @@ import (
 // maxMemory is what the memory of a module may be at most, in octets: the most that limits.memory can say. The plugin's own
 // limit holds for each instance.
 const maxMemory = 1 << 30
+
+// MaxModule is the largest module taken, in octets.
+const MaxModule = 8 << 20
+
+// Read gets a module's octets, bounded, and its digest, which must be want where that is not empty.
+func Read(path, want string) (wasm []byte, digest string, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, "", err
+	}
+	defer f.Close()
+	wasm, err = io.ReadAll(io.LimitReader(f, MaxModule+1))
+	if err != nil {
+		return nil, "", fmt.Errorf("read %s: %w", path, err)
+	}
+	if len(wasm) > MaxModule {
+		return nil, "", fmt.Errorf("%s: the module is larger than %d octets", path, MaxModule)
+	}
+	digest = Digest(wasm)
+	if want != "" && !strings.EqualFold(want, digest) {
+		return nil, "", fmt.Errorf("%s has the digest %s, not %s", path, digest, want)
+	}
+	return wasm, digest, nil
+}
 
 // admit checks a module and meters it.
 func (c *Compiler) admit(wasm []byte) (*admission.Module, []byte, error) {
