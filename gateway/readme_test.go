@@ -158,7 +158,7 @@ var exercised = map[string]string{
 	`go test -run '^$' -bench Example ./sdk/conformance`:                                                                              "is itself a benchmark",
 	`asc assembly/index.ts -O3 --debug --exportStart _initialize --stackSize 16384 --use abort=../assembly/abort/abort -o greet.wasm`: "sdk/assemblyscript/build, which TestLanguages runs",
 	`POSTERN_CONFORMANCE=guest.wasm POSTERN_EXAMPLE=greet.wasm go test -run TestModule ./sdk/conformance`:                             "TestModule is itself a test",
-	`postern plugin test --module conformance/conformance.wasm conformance`:                                                           "TestPluginTests",
+	`postern plugin test --module conformance/conformance.wasm conformance`:                                                           "TestLanguages plays the same tests over the same host",
 	`GOOS=wasip1 GOARCH=wasm go build -trimpath -buildmode=c-shared -o greet.wasm .`:                                                  "TestLanguages of sdk/conformance",
 	`curl -sS -i --cacert examples/browser-chat/data/tls/ca.pem https://localhost:8443/v1/chat/completions -H "authorization: Bearer $KEY" -H 'origin: https://app.example.com' -d '{"model":"small","messages":[{"role":"user","content":"Hello!"}]}'`: "TestExampleBrowserChat",
 
