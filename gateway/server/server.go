@@ -232,6 +232,12 @@ func (s *Server) drain(old, next *snapshot, before <-chan struct{}) {
 	if err := old.close(ctx, next); err != nil {
 		s.telemetry.Log.Warn("close an earlier configuration", "error", err)
 	}
+	// What a plugin kept goes with the plugin.
+	for _, p := range old.config.Plugins {
+		if !slices.ContainsFunc(s.current.Load().config.Plugins, func(is *config.Plugin) bool { return is.Name == p.Name }) {
+			s.host.Forget(p.Name)
+		}
+	}
 }
 
 func (s *Server) acquire() *snapshot {
