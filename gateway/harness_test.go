@@ -136,6 +136,12 @@ func startIn(t testing.TB, dir string) *node {
 // startOn runs a gateway on the configuration in dir, with other state backends than those compiled in.
 func startOn(t testing.TB, dir string, stores []state.Backend) *node {
 	t.Helper()
+	return startWith(t, dir, server.Config{Backends: stores})
+}
+
+// startWith runs a gateway on the configuration in dir, with what c says and otherwise with what is compiled in.
+func startWith(t testing.TB, dir string, c server.Config) *node {
+	t.Helper()
 	box := sandbox.Handler(sandbox.Config{})
 	door := &gate{next: box}
 	origin := httptest.NewUnstartedServer(door)
@@ -157,7 +163,8 @@ func startOn(t testing.TB, dir string, stores []state.Backend) *node {
 		t.Fatal(err)
 	}
 	n.metrics = tel.Metrics
-	if n.Server, err = server.New(t.Context(), server.Config{Backends: stores, Formats: formats(), ABIs: abis(), Telemetry: tel}, cfg); err != nil {
+	c.Formats, c.ABIs, c.Telemetry = formats(), abis(), tel
+	if n.Server, err = server.New(t.Context(), c, cfg); err != nil {
 		t.Fatal(err)
 	}
 	n.stop = sync.OnceFunc(func() {
