@@ -232,15 +232,14 @@ func (p *plugin) check(st *stage, e *postern.Event) (*key, refusal, error) {
 	}
 	p.spare = append(append(p.spare[:0], `"@signature-params": `...), s.params...)
 	_, _ = k.mac.Write(p.spare)
-	n, err := base64.StdEncoding.Strict().Decode(p.sent[:], sent)
-	if err != nil || !hmac.Equal(p.sent[:n], k.mac.Sum(p.mac[:0])) {
+	if !p.decodes(sent, k.mac.Sum(p.mac[:0])) {
 		return nil, invalid("The signature is not valid."), nil
 	}
 	// From here on it is the holder of the key who asks.
 	if no = p.digest(st, e); no.status != 0 || !st.once {
 		return k, no, nil
 	}
-	err = p.remember(s, e.Host, time.Duration(until-e.Time()))
+	err := p.remember(s, e.Host, time.Duration(until-e.Time()))
 	if errors.Is(err, postern.ErrConflict) {
 		return nil, refusal{401, "replayed_signature", "The signature was used before."}, nil
 	}
@@ -362,7 +361,8 @@ func (p *plugin) write(w hash.Hash, e *postern.Event, name []byte) bool {
 			return false
 		}
 	}
-	p.spare = append(b, '\n')
+	b = append(b, '\n')
+	p.spare = b
 	_, _ = w.Write(p.spare)
 	return true
 }
@@ -438,8 +438,7 @@ func (p *plugin) digest(st *stage, e *postern.Event) refusal {
 		if len(sent) != base64.StdEncoding.EncodedLen(len(sum)) {
 			return invalid("The field content-digest is malformed.")
 		}
-		n, err := base64.StdEncoding.Strict().Decode(p.sent[:], sent)
-		if err != nil || !hmac.Equal(p.sent[:n], sum) {
+		if !p.decodes(sent, sum) {
 			return invalid("The body is not the one that was signed.")
 		}
 	}
@@ -447,6 +446,12 @@ func (p *plugin) digest(st *stage, e *postern.Event) refusal {
 		return invalid("The field content-digest has neither sha-256 nor sha-512.")
 	}
 	return refusal{}
+}
+
+// decodes reports whether base64, of at most 88 octets, stands for what is wanted. It takes as long for what nearly does.
+func (p *plugin) decodes(sent, want []byte) bool {
+	n, err := base64.StdEncoding.Strict().Decode(p.sent[:], sent)
+	return err == nil && hmac.Equal(p.sent[:n], want)
 }
 
 // remember notes that a signature was used, for as long as it counts: ErrConflict when it was used before.
