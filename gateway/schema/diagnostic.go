@@ -6,8 +6,15 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
+)
+
+const (
+	maxShown  = 100 // diagnostics that people are shown
+	maxAround = 200 // octets of a source line that are shown before, at and behind a place
 )
 
 // WriteDiagnostics prints diagnostics for people, each with its place, the source line and a marker below what is
@@ -15,18 +22,25 @@ import (
 //
 //	{"valid": false, "errors": 1, "warnings": 0, "diagnostics": [{"severity": "error", "summary": "...", "detail": "...",
 //	 "file": "config.hcl", "start": {"line": 1, "column": 1, "byte": 0}, "end": {...}}]}
+//
+// Some of the text is a stranger's, who wrote a plugin's manifest: people are shown no control characters of it, at most
+// maxShown diagnostics, and of a long line only what stands around the place.
 func WriteDiagnostics(w io.Writer, sources Sources, diags hcl.Diagnostics, asJSON bool) error {
 	if asJSON {
 		return writeJSON(w, diags)
 	}
 	var b strings.Builder
-	for _, d := range diags {
+	for i, d := range diags {
+		if i == maxShown {
+			fmt.Fprintf(&b, "%d more are not shown\n", len(diags)-i)
+			break
+		}
 		kind := ""
 		if d.Severity == hcl.DiagWarning {
 			kind = "Warning: "
 		}
 		at := *d.Subject
-		fmt.Fprintf(&b, "%s:%d:%d: %s%s: %s\n", at.Filename, at.Start.Line, at.Start.Column, kind, d.Summary, d.Detail)
+		fmt.Fprintf(&b, "%s:%d:%d: %s%s: %s\n", Printable(at.Filename), at.Start.Line, at.Start.Column, kind, Printable(d.Summary), Printable(d.Detail))
 		snippet(&b, sources[at.Filename], at)
 	}
 	_, err := io.WriteString(w, b.String())
@@ -43,18 +57,38 @@ func snippet(b *strings.Builder, src []byte, at hcl.Range) {
 	if i := bytes.IndexByte(src[at.Start.Byte:], '\n'); i >= 0 {
 		end = at.Start.Byte + i
 	}
-	line := strings.TrimRight(strings.ToValidUTF8(string(src[begin:end]), "?"), "\r")
-	fmt.Fprintf(b, "%5d | %s\n      | ", at.Start.Line, line)
-	for _, r := range string(src[begin:at.Start.Byte]) {
+	before, marked := src[begin:at.Start.Byte], src[at.Start.Byte:max(at.Start.Byte, min(end, at.End.Byte))]
+	after := src[at.Start.Byte+len(marked) : max(end, at.Start.Byte+len(marked))]
+	cut := func(part []byte, from, to int) string {
+		return Printable(strings.TrimRight(strings.ToValidUTF8(string(part[from:to]), "?"), "\r"))
+	}
+	head := cut(before, max(0, len(before)-maxAround), len(before))
+	meant := cut(marked, 0, min(len(marked), maxAround))
+	tail := cut(after, 0, min(len(after), maxAround))
+	if len(marked) > maxAround {
+		tail = ""
+	}
+	fmt.Fprintf(b, "%5d | %s%s%s\n      | ", at.Start.Line, head, meant, tail)
+	for _, r := range head {
 		if r == '\t' {
 			b.WriteByte('\t')
 		} else {
 			b.WriteByte(' ')
 		}
 	}
-	n := len([]rune(string(src[at.Start.Byte:max(at.Start.Byte, min(end, at.End.Byte))])))
-	b.WriteString(strings.Repeat("^", max(1, n)))
+	b.WriteString(strings.Repeat("^", max(1, utf8.RuneCountInString(meant))))
 	b.WriteByte('\n')
+}
+
+// Printable is a text with a question mark in the place of what would do something to a terminal, or is not shown by it: control
+// characters but tab and line feed, and those that turn the direction of writing.
+func Printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\t' || r == '\n' || unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s)
 }
 
 func writeJSON(w io.Writer, diags hcl.Diagnostics) error {
