@@ -14,6 +14,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/manifest"
 	"github.com/postern-gateway/postern/gateway/plugin/admission"
+	"github.com/postern-gateway/postern/gateway/schema"
 )
 
 type inspectCommand struct {
@@ -193,7 +194,10 @@ func describe(m *manifest.Manifest, packed bool) *manifestReport {
 	return r
 }
 
-// write shows the report to people.
+// oneLine is a name of the module's: it could end a line and begin one that looks like the report's.
+func oneLine(s string) string { return strings.ReplaceAll(s, "\n", "?") }
+
+// write shows the report to people, without what a module's names would do to their terminals.
 func (r *report) write(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s, sha256 %s\n", r.Module, size(r.Size), r.SHA256)
@@ -230,7 +234,7 @@ func (r *report) write(w io.Writer) error {
 		}
 	}
 	if len(r.Sections) == 0 {
-		_, err := io.WriteString(w, b.String())
+		_, err := io.WriteString(w, schema.Printable(b.String()))
 		return err
 	}
 	fmt.Fprintf(&b, "\nmemory: %s to begin with", size(r.Memory.Initial))
@@ -241,16 +245,16 @@ func (r *report) write(w io.Writer) error {
 	externals := func(what string, list []external) {
 		fmt.Fprintf(&b, "\n%s: %d\n", what, len(list))
 		for _, e := range list {
-			fmt.Fprintf(&b, "  %s %s %s\n", e.Kind, e.Name, e.Type)
+			fmt.Fprintf(&b, "  %s %s %s\n", e.Kind, oneLine(e.Name), e.Type)
 		}
 	}
 	externals("imports", r.Imports)
 	externals("exports", r.Exports)
 	b.WriteString("\nsections\n")
 	for _, s := range r.Sections {
-		fmt.Fprintf(&b, "  %-20s %s\n", s.Name, size(int64(s.Size)))
+		fmt.Fprintf(&b, "  %-20s %s\n", oneLine(s.Name), size(int64(s.Size)))
 	}
-	_, err := io.WriteString(w, b.String())
+	_, err := io.WriteString(w, schema.Printable(b.String()))
 	return err
 }
 
