@@ -47,6 +47,21 @@ func (x *Exchange) Attribute(name string) (value string, ok bool) {
 	return "", false
 }
 
+// Owned counts the attributes that stages of a plugin set, and tells whether name is one of them. A nil Exchange has none.
+func (x *Exchange) Owned(plugin string, name []byte) (n int, known bool) {
+	if x == nil {
+		return 0, false
+	}
+	for i := range x.Attributes {
+		have := x.Attributes[i].Name
+		if len(have) > len(plugin) && have[:len(plugin)] == plugin && have[len(plugin)] == '.' {
+			n++
+			known = known || have == string(name)
+		}
+	}
+	return n, known
+}
+
 // SetAttribute replaces the attribute name, or adds it.
 func (x *Exchange) SetAttribute(name, value string) {
 	for i := range x.Attributes {

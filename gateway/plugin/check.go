@@ -80,11 +80,21 @@ type checker struct {
 	cut       int  // where the last splice ended
 	spliced   bool
 	fetches   int
+	set       int // octets of headers and attributes
 }
+
+// What a result may give an exchange to hold, whose body has any number of events: octets of headers and attributes, each
+// counted with perSet more; and attributes of the plugin's own, at which it can bring no other ones.
+const maxSet, perSet, maxOwn = 4 << 20, 4 << 10, 64
 
 func (c *checker) op(r *Result, op *Op) error {
 	if c.action == abi.ActionAwait && op.Code != abi.OpFetch && op.Code != abi.OpCarry && op.Code != abi.OpMeter {
 		return Broke("operation code %d beside an await", op.Code)
+	}
+	if op.Code <= abi.OpAttribute {
+		if c.set += len(op.Key) + len(op.Value) + perSet; c.set > maxSet {
+			return Broke("headers and attributes that come to more than %d octets, each counted with %d more", maxSet, perSet)
+		}
 	}
 	switch op.Code {
 	case abi.OpHeaderSet, abi.OpHeaderAdd, abi.OpHeaderRemove:
@@ -232,25 +242,16 @@ func (c *checker) attribute(r *Result, op *Op) error {
 		return Broke("attribute %q is not one value", op.Key)
 	}
 	switch string(op.Key) {
-	case "identity.account", "identity.key", "identity.name":
+	case "identity.account", "identity.key", "identity.name", "identity.scopes":
+		fine, what := text(v) && (len(v.Bytes()) > 0 || string(op.Key) != "identity.account"), "a plain string"
+		if string(op.Key) == "identity.scopes" {
+			fine, what = v.Kind() == abi.KindList, "a list of plain strings"
+			v.Each(func(_ []byte, m abi.Value) bool { fine = fine && text(m); return fine })
+		}
 		if c.phase != exchange.Authenticate {
 			return Broke("attribute %s can be set in authenticate only", op.Key)
-		}
-		if !text(v) || len(v.Bytes()) == 0 && string(op.Key) == "identity.account" {
-			return Broke("attribute %s is not a plain string", op.Key)
-		}
-		return nil
-	case "identity.scopes":
-		if c.phase != exchange.Authenticate {
-			return Broke("attribute %s can be set in authenticate only", op.Key)
-		}
-		if v.Kind() != abi.KindList {
-			return Broke("attribute %s is not a list of plain strings", op.Key)
-		}
-		for _, m := range v.Each {
-			if !text(m) {
-				return Broke("attribute %s is not a list of plain strings", op.Key)
-			}
+		} else if !fine {
+			return Broke("attribute %s is not %s", op.Key, what)
 		}
 		return nil
 	case "targets":
@@ -270,6 +271,9 @@ func (c *checker) attribute(r *Result, op *Op) error {
 	}
 	if v.Kind() != abi.KindString || !utf8.Valid(v.Bytes()) {
 		return Broke("attribute %s is not a string", op.Key)
+	}
+	if n, known := c.event.Exchange.Owned(c.plugin, op.Key); n >= maxOwn && !known {
+		return Broke("attribute %s beside the %d that the plugin has set already", op.Key, n)
 	}
 	return nil
 }

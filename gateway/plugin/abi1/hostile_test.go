@@ -2,6 +2,7 @@ package abi1_test
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/plugin"
+	"github.com/postern-gateway/postern/gateway/plugin/abi1"
 	. "github.com/postern-gateway/postern/gateway/plugin/wasmtest"
 	"github.com/postern-gateway/postern/sdk/abi"
 )
@@ -66,5 +68,42 @@ func TestPrintingIsCharged(t *testing.T) {
 	err := pool.Call(context.Background(), event(0), new(plugin.Result))
 	if kindOf(t, err) != plugin.Fuel {
 		t.Error(err)
+	}
+}
+
+// TestExchangesAreNotFilled: what events of a body bring stays bounded, however many there are.
+func TestExchangesAreNotFilled(t *testing.T) {
+	t.Parallel()
+	x := request()
+	event := &plugin.Event{Kind: abi.EventResponseBody, Exchange: x}
+	set := func(from, to int) error {
+		res := new(plugin.Result)
+		var ops []byte
+		for i := from; i < to; i++ {
+			ops = append(ops, op(abi.OpAttribute, "self.a"+strconv.Itoa(i), str(strings.Repeat("x", 1000))...)...)
+		}
+		err := abi1.Decode(res, abi.ActionContinue, ops)
+		if err == nil {
+			err = res.Check(event, exchange.ResponsePhase, "p")
+		}
+		if err == nil {
+			res.Apply(x, &x.Response.Header, nil)
+		}
+		return err
+	}
+	for range 3 { // the same ones again and again are as good as once
+		if err := set(0, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := set(63, 65); err == nil || !strings.Contains(err.Error(), "p.a64 beside the 64") {
+		t.Error(err)
+	}
+	if err := set(0, 1000); err == nil || !strings.Contains(err.Error(), "come to more than") && !strings.Contains(err.Error(), "beside the 64") {
+		t.Error(err)
+	}
+	x.Attributes = nil
+	if err := set(0, 4096); err == nil || !strings.Contains(err.Error(), "come to more than 4194304 octets") || len(x.Attributes) > 0 {
+		t.Errorf("%v, and %d attributes", err, len(x.Attributes))
 	}
 }
