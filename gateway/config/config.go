@@ -4,6 +4,7 @@
 package config
 
 import (
+	"cmp"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/manifest"
 	"github.com/postern-gateway/postern/gateway/route"
 	"github.com/postern-gateway/postern/gateway/secret"
+	"github.com/postern-gateway/postern/sdk/abi"
 )
 
 // Config is one checked configuration. Every reference in it resolves; every expression compiled; it does not change.
@@ -165,6 +167,15 @@ type PluginLimits struct {
 	Wait       time.Duration // wall time an event's host operations may take together, default 1s; the stage's timeout holds besides
 	Operations int           // host operations of one event, default 1024
 	Log        int64         // octets logged in one event, default 8KiB
+}
+
+// Whole returns the limits with the defaults of those that are zero, for a Plugin that no configuration was read for.
+func (l PluginLimits) Whole() PluginLimits {
+	l.Memory, l.Depth = cmp.Or(l.Memory, 64<<20), cmp.Or(l.Depth, 4096)
+	l.CPU, l.Start = cmp.Or(l.CPU, 50*time.Millisecond), cmp.Or(l.Start, 2*time.Second)
+	l.Queue, l.Wait = cmp.Or(l.Queue, time.Second), cmp.Or(l.Wait, time.Second)
+	l.Operations, l.Log = cmp.Or(l.Operations, abi.MaxOps), cmp.Or(l.Log, abi.MaxLog)
+	return l
 }
 
 // PluginFetch says where a plugin with the grant fetch may send requests.

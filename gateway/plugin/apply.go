@@ -19,9 +19,9 @@ func (r *Result) Apply(x *exchange.Exchange, header *exchange.Header, body []byt
 		op := &r.Ops[i]
 		switch op.Code {
 		case abi.OpHeaderSet:
-			header.Set(string(op.Key), string(op.Value))
+			header.Set(r.field(op))
 		case abi.OpHeaderAdd:
-			header.Add(string(op.Key), string(op.Value))
+			header.Add(r.field(op))
 		case abi.OpHeaderRemove:
 			header.Del(string(op.Key))
 		case abi.OpAttribute:
@@ -42,6 +42,15 @@ func (r *Result) Apply(x *exchange.Exchange, header *exchange.Header, body []byt
 		return append(spliced, body[cut:]...), true
 	}
 	return after, changed
+}
+
+// field is an operation's name and value in one piece of memory, which is half the work of two.
+func (r *Result) field(op *Op) (name, value string) {
+	start := len(r.buffer)
+	r.buffer = append(append(r.buffer, op.Key...), op.Value...)
+	both := string(r.buffer[start:])
+	r.buffer = r.buffer[:start]
+	return both[:len(op.Key)], both[len(op.Key):]
 }
 
 func setAttribute(x *exchange.Exchange, name string, value abi.Value) {

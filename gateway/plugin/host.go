@@ -77,6 +77,7 @@ type Config struct {
 // Host runs plugins: one engine, the code compiled for it, and the shared state of plugins. It is safe for concurrent use.
 type Host struct {
 	config   Config
+	clock    bool // Config.Now was given: it is not the system's
 	compiler *code.Compiler
 	seed     []byte // keys fingerprints, which cover secrets
 
@@ -95,16 +96,14 @@ func NewHost(c Config) (*Host, error) {
 	if c.State == 0 {
 		c.State = 64 << 20
 	}
-	if c.Now == nil {
+	clock := c.Now != nil
+	if !clock {
 		c.Now = time.Now
 	}
 	if c.Random == nil {
 		c.Random = rand.Reader
 	}
-	h := &Host{
-		config: c, seed: make([]byte, 32),
-		pools: map[string]*pool{}, kept: map[string]*kept{},
-	}
+	h := &Host{config: c, clock: clock, seed: make([]byte, 32), pools: map[string]*pool{}, kept: map[string]*kept{}}
 	if _, err := rand.Read(h.seed); err != nil {
 		return nil, err
 	}
@@ -266,8 +265,8 @@ func frontEnd(abis []ABI, m *admission.Module, mf *manifest.Manifest) (ABI, erro
 
 // open opens a module by its front-end.
 func (h *Host) open(c *code.Code, p *config.Plugin, stages []*config.Stage) (Module, ABI, error) {
-	if least, _ := c.Admitted.Memory(); least > limitsOf(p).Memory {
-		return nil, nil, fmt.Errorf("the module needs %d octets of memory to begin with, and limits.memory is %d", least, limitsOf(p).Memory)
+	if least, _ := c.Admitted.Memory(); least > p.Limits.Whole().Memory {
+		return nil, nil, fmt.Errorf("the module needs %d octets of memory to begin with, and limits.memory is %d", least, p.Limits.Whole().Memory)
 	}
 	a, err := frontEnd(h.config.ABIs, c.Admitted, p.Manifest)
 	if err != nil {

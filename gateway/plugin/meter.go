@@ -1,7 +1,6 @@
 package plugin
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/plugin/admission"
-	"github.com/postern-gateway/postern/sdk/abi"
 )
 
 // slice is how much fuel a guest gets at a time: about a millisecond's. When it has run out the guest comes by, and the
@@ -25,16 +23,6 @@ var (
 	errDeep    = errors.New("call depth")
 	errStopped = errors.New("the time for the event is over, or nobody waits for it any more")
 )
-
-// limitsOf are a plugin's limits with the defaults of those that are zero, as config.PluginLimits has them.
-func limitsOf(p *config.Plugin) config.PluginLimits {
-	l := p.Limits
-	l.Memory, l.Depth = cmp.Or(l.Memory, 64<<20), cmp.Or(l.Depth, 4096)
-	l.CPU, l.Start = cmp.Or(l.CPU, 50*time.Millisecond), cmp.Or(l.Start, 2*time.Second)
-	l.Queue, l.Wait = cmp.Or(l.Queue, time.Second), cmp.Or(l.Wait, time.Second)
-	l.Operations, l.Log = cmp.Or(l.Operations, abi.MaxOps), cmp.Or(l.Log, abi.MaxLog)
-	return l
-}
 
 // installMeter defines the host module that metering makes guests import. What bounds a guest is in the Session.
 func installMeter(ctx context.Context, r wazero.Runtime) error {

@@ -6,6 +6,7 @@ package plugin
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/expr"
@@ -16,7 +17,8 @@ import (
 // manifest's hook declares.
 type Event struct {
 	Kind      abi.Event
-	Stage     int // index into the stages the Pool was loaded with
+	At        time.Time // now, by the wall clock; zero, or in a Host with a clock of its own: what the Host's clock says
+	Stage     int       // index into the stages the Pool was loaded with
 	Exchange  *exchange.Exchange
 	Arguments []*expr.Program // the stage's per-request arguments; Pool.Call fills it in
 	HasBody   bool            // Body is given, even if empty
@@ -42,6 +44,9 @@ type Result struct {
 func (r *Result) Reset() {
 	r.Action, r.Ops, r.Fuel, r.buffer = abi.ActionContinue, r.Ops[:0], 0, r.buffer[:0]
 }
+
+// Use gives an empty result memory to begin with, so that a small one takes none of its own.
+func (r *Result) Use(ops []Op, octets []byte) { r.Ops, r.buffer = ops, octets }
 
 // Copy keeps a copy of b in the result's own memory; an ABI's Guest copies what it reads out of a module that way.
 func (r *Result) Copy(b []byte) []byte {

@@ -93,7 +93,7 @@ func (h *Host) newPool(ctx context.Context, key string, p *config.Plugin, stages
 	}
 	made := &pool{
 		host: h, key: key, refs: 1, plugin: p, stages: stages, code: c, module: module, front: front,
-		limits: limitsOf(p), drained: make(chan struct{}), faults: map[Kind]int64{},
+		limits: p.Limits.Whole(), drained: make(chan struct{}), faults: map[Kind]int64{},
 	}
 	if made.limits.Instances <= 0 {
 		made.limits.Instances = 2 * runtime.GOMAXPROCS(0)

@@ -63,6 +63,7 @@ type Session struct {
 	state    *shared.Store // nil when it is not granted
 	cache    *shared.Cache // likewise
 	now      func() time.Time
+	clock    bool // now is the Host's own, not the system's
 	random   io.Reader
 
 	ctx      context.Context
@@ -104,7 +105,7 @@ func SessionOf(ctx context.Context) *Session {
 // NewSession returns a session of its own, for running a plugin's code outside a module as plugintest does. Begin must be
 // called before each event.
 func NewSession(h *Host, p *config.Plugin) *Session {
-	s := &Session{plugin: p, limits: limitsOf(p), log: h.config.Log.With("plugin", p.Name), services: h.config.Services, now: h.config.Now, random: h.config.Random, ctx: context.Background()}
+	s := &Session{plugin: p, limits: p.Limits.Whole(), log: h.config.Log.With("plugin", p.Name), services: h.config.Services, now: h.config.Now, clock: h.clock, random: h.config.Random, ctx: context.Background()}
 	kept := h.keptOf(p.Name)
 	if s.granted("state") {
 		s.state = kept.state
@@ -211,8 +212,13 @@ func (s *Session) flush() {
 	}
 }
 
-// Now is the wall clock, for the host's own use.
-func (s *Session) Now() time.Time { return s.now() }
+// Now is the wall clock, for the host's own use: at, where that is known and the Host has no clock of its own.
+func (s *Session) Now(at time.Time) time.Time {
+	if at.IsZero() || s.clock {
+		return s.now()
+	}
+	return at
+}
 
 // Time is the wall clock, for the guest.
 func (s *Session) Time() (time.Time, error) { return s.now(), s.enter() }

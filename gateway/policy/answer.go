@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/plugin"
@@ -14,6 +15,7 @@ import (
 func (r *Run) Answer(ctx context.Context, status int, header *exchange.Header) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.clock = time.Time{}
 	for _, s := range r.chain.phases[exchange.ResponsePhase] {
 		if s.Plugin == nil || !s.Hook.Answers || r.isDone(s) {
 			continue

@@ -61,7 +61,7 @@ func (r *Run) await(ctx context.Context, s *stage, all time.Time) error {
 		if last := time.Now().Add(lastWord); last.After(until) {
 			until = last
 		}
-		err = r.hand(ctx, s, until)
+		err = r.hand(ctx, s, time.Now(), until)
 		answers.Release()
 		if err != nil {
 			return err

@@ -3,6 +3,7 @@ package policy
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/manifest"
@@ -102,6 +103,7 @@ func (b *requestBody) Trailer() exchange.Header { return b.inner.Trailer() }
 func (r *Run) pass(ctx context.Context, s *stage, kind abi.Event, part []byte, end, stream bool) ([]byte, *exchange.Problem) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.clock = time.Time{}
 	if r.isDone(s) {
 		return part, nil
 	}

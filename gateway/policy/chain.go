@@ -110,12 +110,20 @@ type Run struct {
 	event    plugin.Event
 	result   plugin.Result
 	wait     deadline
-	gone     bool   // the client has gone
-	buffered []byte // the request body, once a stage asked for all of it
-	whole    bool   // buffered is in force
+	clock    time.Time // when the last stage ended, while the next one follows at once; else zero
+	gone     bool      // the client has gone
+	buffered []byte    // the request body, once a stage asked for all of it
+	whole    bool      // buffered is in force
 
 	// Uploads go on while the response passes, in a goroutine of their own: from forwarding on, stages run under mu.
-	mu sync.Mutex
+	mu   sync.Mutex
+	room *room // what results begin with; nil before the first
+}
+
+// room is memory for most results, in one piece.
+type room struct {
+	ops    [4]plugin.Op
+	octets [256]byte
 }
 
 // Start begins an exchange's way. bodyLimit bounds the request body that stages may ask for as a whole.
@@ -130,6 +138,7 @@ func (c *Chain) Start(x *exchange.Exchange, bodyLimit int64) *Run {
 // Phase runs the stages of one phase before the response. A *exchange.Problem answers the client; nothing has been
 // forwarded then.
 func (r *Run) Phase(ctx context.Context, phase exchange.Phase) *exchange.Problem {
+	r.clock = time.Time{}
 	if phase == exchange.Authenticate {
 		return r.authenticate(ctx)
 	}
@@ -213,6 +222,7 @@ func (r *Run) run(ctx context.Context, s *stage, kind abi.Event) (skipped bool, 
 	if kind != abi.EventRequest {
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		r.clock = time.Time{}
 	}
 	if s.When != nil {
 		holds, err := s.When.Bool(r.x)
@@ -236,6 +246,7 @@ func (r *Run) run(ctx context.Context, s *stage, kind abi.Event) (skipped bool, 
 		if p := r.wholeBody(ctx); p != nil {
 			return false, p
 		}
+		r.clock = time.Time{}
 	}
 	ev := &r.event
 	*ev = plugin.Event{Kind: kind, Stage: s.number, Exchange: r.x, Carry: r.carries[s.memory], Gone: r.gone}
@@ -277,8 +288,12 @@ func (r *Run) require(ctx context.Context, s *stage) *exchange.Problem {
 
 // call hands r.event to the stage's plugin, and what it awaits then. The stage's wall time is for all of that together.
 func (r *Run) call(ctx context.Context, s *stage) *exchange.Problem {
-	until := time.Now().Add(s.Timeout)
-	err := r.hand(ctx, s, until)
+	start := r.clock // reading the clock costs as much as a small policy
+	if start.IsZero() {
+		start = time.Now()
+	}
+	until := start.Add(s.Timeout)
+	err := r.hand(ctx, s, start, until)
 	if err == nil && r.result.Action == abi.ActionAwait {
 		err = r.await(ctx, s, until)
 	}
@@ -298,11 +313,15 @@ func (r *Run) call(ctx context.Context, s *stage) *exchange.Problem {
 }
 
 // hand gives r.event to the stage's plugin, once. until is a deadline that waiting host operations keep.
-func (r *Run) hand(ctx context.Context, s *stage, until time.Time) error {
-	start := time.Now()
-	r.wait = deadline{Context: ctx, at: until}
+func (r *Run) hand(ctx context.Context, s *stage, start, until time.Time) error {
+	if r.room == nil {
+		r.room = new(room)
+		r.result.Use(r.room.ops[:0], r.room.octets[:0])
+	}
+	r.wait, r.event.At = deadline{Context: ctx, at: until}, start
 	err := s.caller.Call(&r.wait, &r.event, &r.result)
-	s.metrics.Call(time.Since(start), r.result.Fuel)
+	r.clock = time.Now()
+	s.metrics.Call(r.clock.Sub(start), r.result.Fuel)
 	return err
 }
 

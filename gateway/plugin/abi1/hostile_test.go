@@ -107,3 +107,43 @@ func TestExchangesAreNotFilled(t *testing.T) {
 		t.Errorf("%v, and %d attributes", err, len(x.Attributes))
 	}
 }
+
+// TestNoFiles: what WASI has of files costs the host nothing, however large the guest says that it is.
+func TestNoFiles(t *testing.T) {
+	t.Parallel()
+	i32, i64 := I32, I64
+	long := func(n int) Code { return I32Const(0) + I32Const(int32(n)) }
+	for name, c := range map[string]struct {
+		takes Signature
+		call  Code
+	}{
+		"fd_renumber":         {Sig(i32, i32), I32Const(1) + I32Const(1<<27)},
+		"path_unlink_file":    {Sig(i32, i32, i32), I32Const(3) + long(60<<20)},
+		"path_open":           {Sig(i32, i32, i32, i32, i32, i64, i64, i32, i32), I32Const(3) + I32Const(0) + long(60<<20) + I32Const(0) + I64Const(0) + I64Const(0) + I32Const(0) + I32Const(0)},
+		"path_symlink":        {Sig(i32, i32, i32, i32, i32), long(60<<20) + I32Const(3) + long(60<<20)},
+		"path_filestat_get":   {Sig(i32, i32, i32, i32, i32), I32Const(3) + I32Const(0) + long(60<<20) + I32Const(0)},
+		"path_rename":         {Sig(i32, i32, i32, i32, i32, i32), I32Const(3) + long(60<<20) + I32Const(3) + long(60<<20)},
+		"fd_prestat_get":      {Sig(i32, i32), I32Const(3) + I32Const(0)},
+		"fd_readdir":          {Sig(i32, i32, i32, i64, i32), I32Const(1) + long(60<<20) + I64Const(0) + I32Const(0)},
+		"environ_sizes_get":   {Sig(i32, i32), I32Const(0) + I32Const(4)},
+		"fd_prestat_dir_name": {Sig(i32, i32, i32), I32Const(3) + long(60<<20)},
+	} {
+		m := policyWith(name, c.takes.To(I32), func(m *Module, f uint32) {
+			m.Memories = []Limits{{Min: 1000, Max: 1000}}
+			refused := I32Eqz + If(Void, Unreachable)
+			if name == "environ_sizes_get" {
+				refused = If(Void, Unreachable)
+			}
+			again := I32Const(100_000) + LocalSet(Int) + Loop(Void, c.call+Call(f)+refused+LocalGet(Int)+I32Const(1)+I32Sub+LocalTee(Int)+BrIf(0))
+			m.Exported(abi.ExportOn).Code = again + done
+		})
+		h, _ := newHost(t, plugin.Services{})
+		pool := load(t, h, newPlugin(write(t, m.Bytes())), newStage(exchange.RequestPhase, ""))
+		if err := pool.Call(context.Background(), event(0), new(plugin.Result)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := pool.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}
+}
