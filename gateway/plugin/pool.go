@@ -77,6 +77,7 @@ type instance struct {
 	gauge   gauge
 	ctx     guestContext
 	memory  int64
+	begun   int64 // its memory when it was configured
 }
 
 // waiter is an event waiting for an instance. It gets one, or nil with the right to make one.
@@ -174,6 +175,7 @@ func (p *pool) start(ctx context.Context) (*instance, error) {
 		return nil, p.fault(exchange.Authenticate, s, p.limits.Start, err)
 	}
 	i.memory = int64(module.Memory().Size())
+	i.begun = i.memory
 	return i, nil
 }
 
@@ -375,10 +377,10 @@ func (p *pool) make(ctx context.Context, phase exchange.Phase) (*instance, error
 }
 
 // give takes an instance back after an event. One that failed is closed whatever it failed at: what a trap leaves behind
-// can not be known. So is one that has grown to near its limit, before it fails.
+// can not be known. So is one that has grown to near its limit, before it fails; a new one would be as large as it began.
 func (p *pool) give(i *instance, sound bool) {
 	size := int64(i.module.Memory().Size())
-	keep := sound && size <= p.limits.Memory/4*3
+	keep := sound && size <= max(p.limits.Memory/4*3, i.begun)
 	p.mu.Lock()
 	p.memory += size - i.memory
 	i.memory = size

@@ -147,3 +147,21 @@ func TestNoFiles(t *testing.T) {
 		}
 	}
 }
+
+// TestTightMemoryIsKept: a plugin whose limit is little more than it begins with is not started anew for every event.
+func TestTightMemoryIsKept(t *testing.T) {
+	t.Parallel()
+	h, _ := newHost(t, plugin.Services{})
+	p := newPlugin(write(t, Policy(done).Bytes()))
+	p.Limits.Memory = 4 * 64 << 10 // what it begins with
+	pool := load(t, h, p, newStage(exchange.RequestPhase, ""))
+	defer pool.Close(context.Background())
+	for range 3 {
+		if err := pool.Call(context.Background(), event(0), new(plugin.Result)); err != nil {
+			t.Fatal(err)
+		}
+		if s := h.Status()[0]; s.Instances != 1 || s.Memory != p.Limits.Memory {
+			t.Fatalf("%d instances with %d octets", s.Instances, s.Memory)
+		}
+	}
+}
