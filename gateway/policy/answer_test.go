@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"errors"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -63,5 +65,36 @@ func TestAnswer(t *testing.T) {
 	}
 	if before.Get("x-first") != "1" || x.Response.Status != 0 || x.Response.Header != nil {
 		t.Errorf("the problem's own header became %v, the response %d %v", before, x.Response.Status, x.Response.Header)
+	}
+}
+
+// What a large result took is not kept for the exchange's life, whether it was applied or not.
+func TestLargeResults(t *testing.T) {
+	const size = 1 << 20
+	var before, after runtime.MemStats
+	for name, answer := range map[string]error{"applied": nil, "refused": errors.New("no")} {
+		large := func(_ *plugin.Event, res *plugin.Result) error {
+			res.Ops = append(res.Ops, plugin.Op{Code: abi.OpBodyReplace, Value: res.Copy(make([]byte, size))})
+			if answer == nil {
+				res.Ops = res.Ops[:0]
+			}
+			return answer
+		}
+		chain := chainOf(t, use{phase: exchange.RequestPhase, run: large, allow: true})
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		runs := make([]*Run, 32)
+		for i := range runs {
+			runs[i] = chain.Start(newExchange(""), 0)
+			if p := runs[i].Phase(t.Context(), exchange.RequestPhase); p != nil {
+				t.Fatal(p)
+			}
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > int64(len(runs))*size/4 {
+			t.Errorf("%s: %d open exchanges hold %d octets", name, len(runs), grown)
+		}
+		runtime.KeepAlive(runs)
 	}
 }

@@ -31,6 +31,7 @@ func (r *Run) apply(s *stage, body []byte) (outcome, *exchange.Problem) {
 	var out outcome
 	out.body, out.changed = r.result.Apply(r.x, header, body)
 	r.keep(s)
+	defer r.free()
 	if answer != nil {
 		status, code, detail, contentType, own := r.result.Respond()
 		answer.Status, answer.Code, answer.Detail, answer.Title = status, code, detail, http.StatusText(status)

@@ -47,7 +47,7 @@ func (r *Run) await(ctx context.Context, s *stage, all time.Time) error {
 				calls = append(calls, fetch.Call{Name: string(op.Key), Value: op.Value})
 			}
 		}
-		r.result = plugin.Result{}
+		r.result, r.room = plugin.Result{}, nil
 		answers, err := r.unlocked(kind, func() (*fetch.Answers, error) {
 			return s.fetcher.Do(&deadline{Context: ctx, at: all}, calls)
 		})

@@ -309,15 +309,22 @@ func (r *Run) call(ctx context.Context, s *stage) *exchange.Problem {
 	if errors.As(err, &fault) {
 		kind = string(fault.Kind)
 	}
+	r.free()
 	return r.failed(ctx, s, kind, err)
+}
+
+// free lets go of what a large result took: an exchange may last for hours.
+func (r *Run) free() {
+	if r.room == nil {
+		r.room = new(room)
+	}
+	clear(r.room.ops[:]) // they point to it
+	r.result.Use(r.room.ops[:0], r.room.octets[:0])
 }
 
 // hand gives r.event to the stage's plugin, once. until is a deadline that waiting host operations keep.
 func (r *Run) hand(ctx context.Context, s *stage, start, until time.Time) error {
-	if r.room == nil {
-		r.room = new(room)
-		r.result.Use(r.room.ops[:0], r.room.octets[:0])
-	}
+	r.free()
 	r.wait, r.event.At = deadline{Context: ctx, at: until}, start
 	err := s.caller.Call(&r.wait, &r.event, &r.result)
 	r.clock = time.Now()

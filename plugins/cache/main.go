@@ -175,6 +175,18 @@ func (p *plugin) responseBody(e *postern.Event, r *postern.Result) error {
 		return nil
 	}
 	whole := !e.Stream() || e.End() && ended(p.pieces.tail, body)
+	if !p.keep(e, r, st, body, whole) || e.End() {
+		r.Done()
+		return nil
+	}
+	p.carry = p.pieces.append(p.carry[:0])
+	r.Carry(p.carry)
+	return nil
+}
+
+// keep writes a part of the reply, and the entry with the last part of a whole one. The reply is on its way: that it is
+// not kept must not keep it from its reader.
+func (p *plugin) keep(e *postern.Event, r *postern.Result, st *stage, body []byte, whole bool) bool {
 	err := p.pieces.add(e.Host, body, st.ttl)
 	if err == nil && e.End() && whole {
 		if err = p.pieces.end(e.Host, e.Time(), st.ttl); err == nil {
@@ -184,20 +196,10 @@ func (p *plugin) responseBody(e *postern.Event, r *postern.Result) error {
 	switch {
 	case errors.Is(err, postern.ErrLimit): // larger than the host has room for
 		r.Meter("too_large", 1)
-		r.Done()
-		return nil
 	case err != nil:
-		// The reply is on its way: that it is not kept must not keep it from its reader.
 		e.Host.Warn("a reply can not be kept: " + err.Error())
-		r.Done()
-		return nil
-	case e.End():
-		r.Done()
-		return nil
 	}
-	p.carry = p.pieces.append(p.carry[:0])
-	r.Carry(p.carry)
-	return nil
+	return err == nil
 }
 
 func part(e *postern.Event) []byte {

@@ -151,14 +151,15 @@ func (p *plugin) On(e *postern.Event, r *postern.Result) error {
 	if encoding, ok := e.Header(slotContentEncoding); !ok || string(encoding) == "identity" {
 		err = p.request.read(body, st.roles)
 	}
+	readable := err == nil
 	switch {
 	case errors.Is(err, errTooMany):
 		r.Respond(413, "body_too_large", "The request body has more texts than can be looked through.")
 		return nil
-	case err != nil && st.pass:
+	case !readable && st.pass:
 		r.Meter("unreadable", 1)
 		return nil
-	case err != nil:
+	case !readable:
 		r.Respond(400, "unreadable_body", "The request body can not be looked through: it has to be JSON in UTF-8, not compressed.")
 		return nil
 	}

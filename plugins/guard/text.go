@@ -43,7 +43,6 @@ type request struct {
 type container struct {
 	first int  // index of its first text
 	role  int8 // of an object; noRole before it is known
-	skip  bool // its strings are no texts
 }
 
 // read collects the texts of a JSON body.
