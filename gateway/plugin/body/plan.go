@@ -17,7 +17,7 @@ const (
 	leafCost = 64
 	// shortCost is what all of a function that calls none but leaves may cost for its entry not to be checked. Its callers
 	// check, and so do its loops when they go round.
-	shortCost = 512
+	shortCost = 128
 	// frameSlots is how many values of 8 octets may be on the stack of a function that counts as one frame.
 	frameSlots = 192
 	// maxWeight is the most frames one counts as, so that there is none that can not be called at all.
