@@ -33,7 +33,7 @@ $(foreach p,$(PLUGINS),$(eval $(call plugin_rule,$(p))))
 # Everything a change has to pass, races included. Installs what the tests need.
 test: all
 	@sh .ci/tools
-	$(BIN)/tools/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -timeout 20m ./...
+	$(BIN)/tools/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -timeout 40m ./...
 
 # The same without the race detector, for a quick look.
 unit: all

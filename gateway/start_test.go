@@ -105,7 +105,7 @@ func TestStartRefused(t *testing.T) {
 		{"another currency", free, free, change(`"USD"`, `"EUR"`), `^postern: open ledger: its money is USD and the configuration's currency is EUR: .*a store of its own$`},
 		{"full disk", free, free, change(`dir = "data"`, "dir = \"data\"\n  reserve = \"4000TiB\""), `^postern: open .*MiB are to stay free: make room on the disk, or lower reserve`},
 		{"data is no folder", free, free, change(`dir = "data"`, `dir = "config.hcl"`), `^postern: open state .*config.hcl: .*not a directory`},
-		{"broken module", free, free, spoil([]byte("not a module")), `^config.hcl:\d+:\d+: Broken module: mine/apikey/apikey.wasm`},
+		{"broken module", free, free, spoil([]byte("not a module")), `^config.hcl:\d+:\d+: Refused module: mine/apikey/apikey.wasm .*not a WebAssembly module`},
 		{"missing module", free, free, spoil(nil), `^config.hcl:\d+:\d+: Unreadable module: .*Build it first\.`},
 		{"wrong hash", free, free, change(`source = "plugins/apikey"`, `source = "plugins/apikey"`+"\n  sha256 = \""+strings.Repeat("0", 64)+"\""), `^config.hcl:\d+:\d+: Wrong hash: .*its SHA-256 is [0-9a-f]{64}`},
 		{"missing secret", free, free, change(`listener "public"`, "secret \"openai\" {\n  env = \"NOPE\"\n}\n\nlistener \"public\""), `^config.hcl:\d+:\d+: Unreadable secret: .*environment variable NOPE is not set`},
