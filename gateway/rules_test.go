@@ -30,6 +30,7 @@ var layers = [][]string{
 	{"gateway/upstream", "gateway/plugin", "gateway/fetch", "gateway/ledger", "gateway/replay", "gateway/account", "gateway/privacy", "gateway/listener"},
 	{"gateway/plugin/code", "gateway/plugin/shared"},
 	{"gateway/config", "gateway/ledger/record", "gateway/carrier", "gateway/provider/openai", "gateway/provider/providertest"},
+	{"gateway/notation"},
 	{"gateway/variable", "gateway/plugin/bundle"},
 	{"sdk/go", "gateway/plugin/admission", "gateway/plugin/wasmtest", "gateway/expr", "gateway/schema", "gateway/provider", "gateway/http1", "gateway/certificate", "gateway/pool", "gateway/state/badger", "gateway/state/memory", "gateway/state/statetest", "gateway/route"},
 	{"gateway/manifest", "gateway/plugin/body", "gateway/attribute", "gateway/fetch/origin"},

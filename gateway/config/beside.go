@@ -4,6 +4,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/postern-gateway/postern/gateway/manifest"
+	"github.com/postern-gateway/postern/gateway/notation"
 	"github.com/postern-gateway/postern/gateway/schema"
 	"github.com/postern-gateway/postern/gateway/variable"
 )
@@ -23,7 +24,7 @@ func Alone(name, path string, m *manifest.Manifest) *Plugin {
 // Policies reads policy blocks that stand beside a plugin instead of in a configuration; their stages use that plugin
 // alone. What is wrong with them goes to names.
 func Policies(names *variable.Names, blocks hcl.Blocks, p *Plugin) *schema.Register[Policy] {
-	l := &loader{Names: names, config: &Config{}, policy: schema.PolicyFile(), policies: schema.Register[Policy]{Kind: "policy"}}
+	l := &loader{Reader: &notation.Reader{Names: names}, config: &Config{}, policy: schema.PolicyFile(), policies: schema.Register[Policy]{Kind: "policy"}}
 	named := &schema.Named[Plugin]{Name: p.Name, Value: p}
 	l.plugins = schema.Register[Plugin]{Kind: "plugin", List: []*schema.Named[Plugin]{named}, ByName: map[string]*schema.Named[Plugin]{p.Name: named}}
 	for _, b := range blocks {
@@ -38,6 +39,6 @@ func Policies(names *variable.Names, blocks hcl.Blocks, p *Plugin) *schema.Regis
 // Sees says what is wrong with what a manifest wants to see. name is the file's, and text what it was read from.
 func Sees(m *manifest.Manifest, name string, text []byte) hcl.Diagnostics {
 	f := &schema.Findings{Sources: schema.Sources{name: text}}
-	(&loader{Names: &variable.Names{Findings: f}}).sees(m, name)
+	(&loader{Reader: &notation.Reader{Names: &variable.Names{Findings: f}}}).sees(m, name)
 	return f.Diags
 }

@@ -60,7 +60,7 @@ func (l *loader) origins(s *schema.Section) []FetchOrigin {
 				case name == "private" && v.Type() == cty.Bool && v.IsKnown() && !v.IsNull():
 					o.Private = v.True()
 				case name == "ca" && schema.Textual(v):
-					o.CA = l.absolute(v.AsString())
+					o.CA = l.Absolute(v.AsString())
 				default:
 					wrong = true
 				}
@@ -88,7 +88,7 @@ func (l *loader) origins(s *schema.Section) []FetchOrigin {
 			l.Errorf(e.At, "Invalid origin", "An origin has no path, query or fragment: the plugin chooses those. Write %q.", u.Scheme+"://"+u.Host)
 		case o.CA != "" && o.Scheme != "https":
 			l.Errorf(e.At, "Useless ca", "ca says which certificates are believed; http has none. Remove it, or write https.")
-		case o.CA != "" && !l.readable(e.At, "ca", o.CA):
+		case o.CA != "" && !l.Readable(e.At, "ca", o.CA):
 		case slices.ContainsFunc(list, func(p FetchOrigin) bool { return p.Scheme == o.Scheme && p.Host == o.Host }):
 			l.Errorf(e.At, "Duplicate origin", "%s://%s is in the list already; remove one of them.", o.Scheme, o.Host)
 		default:

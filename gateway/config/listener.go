@@ -1,22 +1,12 @@
 package config
 
 import (
-	"crypto/tls"
 	"net"
-	"os"
-
-	"github.com/hashicorp/hcl/v2"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/notation"
 	"github.com/postern-gateway/postern/gateway/schema"
 )
-
-func tlsVersion(s *schema.Section) uint16 {
-	if s.Word("min_version") == "1.3" {
-		return tls.VersionTLS13
-	}
-	return tls.VersionTLS12
-}
 
 func (l *loader) listenerBlocks() {
 	kind := l.main.Find("listener")
@@ -42,13 +32,13 @@ func (l *loader) listenerBlocks() {
 		} else if n.Value.Speaks(exchange.HTTP3) {
 			l.Errorf(s.Where("protocols"), "Missing TLS", "HTTP/3 is always encrypted: add a tls block or remove http3.")
 		}
-		l.address(s, n.Value.Address)
+		l.Address(s, n.Value.Address)
 	}
 	l.clashes()
 }
 
 func (l *loader) tls(s *schema.Section) *TLS {
-	t := &TLS{Cert: l.file(s, "cert"), Key: l.file(s, "key"), SelfSigned: s.Texts("self_signed"), ClientCA: l.file(s, "client_ca"), MinVersion: tlsVersion(s), Range: s.At}
+	t := &TLS{Cert: l.File(s, "cert"), Key: l.File(s, "key"), SelfSigned: s.Texts("self_signed"), ClientCA: l.File(s, "client_ca"), MinVersion: notation.TLSVersion(s), Range: s.At}
 	files, own := s.Set("cert") || s.Set("key"), s.Set("self_signed")
 	switch {
 	case files && own:
@@ -61,33 +51,6 @@ func (l *loader) tls(s *schema.Section) *TLS {
 		l.Errorf(s.Where("self_signed"), "Missing certificate", "self_signed lists at least one name or address, such as \"localhost\".")
 	}
 	return t
-}
-
-// file is the path in an argument, which must lead to a file.
-func (l *loader) file(s *schema.Section, name string) string {
-	path := l.absolute(s.Text(name))
-	if path != "" {
-		l.readable(s.Where(name), name, path)
-	}
-	return path
-}
-
-// readable reports that a path leads to no file that can be read.
-func (l *loader) readable(at hcl.Range, name, path string) bool {
-	info, err := os.Stat(path)
-	if err == nil && info.Mode().IsRegular() {
-		var f *os.File
-		if f, err = os.Open(path); err == nil {
-			f.Close()
-			return true
-		}
-	}
-	if err == nil {
-		l.Errorf(at, "Unreadable file", "%s leads to something that is not a file.", name)
-	} else {
-		l.Errorf(at, "Unreadable file", "The file can not be read: %s. Paths are relative to the folder of %s.", schema.Cause(err), schema.MainFile)
-	}
-	return false
 }
 
 // clashes finds listeners that want the same address. TCP and UDP are apart, so http3 may have a listener of its own.

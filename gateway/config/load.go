@@ -4,11 +4,9 @@ import (
 	"path/filepath"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/zclconf/go-cty/cty"
 
-	"github.com/postern-gateway/postern/gateway/exchange"
-	"github.com/postern-gateway/postern/gateway/expr"
 	"github.com/postern-gateway/postern/gateway/manifest"
+	"github.com/postern-gateway/postern/gateway/notation"
 	"github.com/postern-gateway/postern/gateway/plugin/admission"
 	"github.com/postern-gateway/postern/gateway/provider"
 	"github.com/postern-gateway/postern/gateway/schema"
@@ -48,9 +46,9 @@ func Load(dir string, opt Options) (*Config, schema.Sources, hcl.Diagnostics) {
 
 // loader carries one Load from block to block.
 type loader struct {
-	*variable.Names // evaluates, and collects what is wrong
-	opt             Options
-	config          *Config
+	*notation.Reader // evaluates, reads, and collects what is wrong
+	opt              Options
+	config           *Config
 
 	main, policy, test *schema.Block // what stands in the three kinds of file
 
@@ -71,8 +69,10 @@ func load(f *schema.Findings, opt Options) (*Config, schema.Sources, hcl.Diagnos
 		return nil, f.Sources, f.Tidy()
 	}
 	l := &loader{
-		Names: variable.Evaluate(f, blocks, variable.Outside{Values: opt.Variables, Environment: opt.Environment, Secrets: opt.Secrets, Elsewhere: opt.Elsewhere}),
-		opt:   opt, config: &Config{Dir: f.Dir},
+		Reader: &notation.Reader{Names: variable.Evaluate(f, blocks, variable.Outside{
+			Values: opt.Variables, Environment: opt.Environment, Secrets: opt.Secrets, Elsewhere: opt.Elsewhere,
+		})},
+		opt: opt, config: &Config{Dir: f.Dir},
 		main: schema.Main(), policy: schema.PolicyFile(), test: schema.TestFile(),
 		listeners: schema.Register[Listener]{Kind: "listener"},
 		plugins:   schema.Register[Plugin]{Kind: "plugin"},
@@ -138,19 +138,4 @@ func (l *loader) unused() {
 	schema.Unused(l.Findings, &l.upstreams, "upstream")
 	schema.Unused(l.Findings, &l.models, "model")
 	schema.Unused(l.Findings, &l.policies, "policy")
-}
-
-// compile type-checks a request-time expression and notes what it uses at load.
-func (l *loader) compile(e hcl.Expression, phase exchange.Phase, want cty.Type) *expr.Program {
-	for _, t := range e.Variables() {
-		if len(t) > 1 {
-			l.Used[t.RootName()+"."+schema.Step(t[1])] = true
-		}
-	}
-	p, diags := expr.Compile(e, expr.Scope{Phase: phase, Values: l.Context.Variables, Sources: l.Sources}, want)
-	l.Add(diags)
-	if diags.HasErrors() {
-		return nil
-	}
-	return p
 }

@@ -2,7 +2,6 @@ package config
 
 import (
 	"cmp"
-	"math/big"
 	"slices"
 	"time"
 
@@ -34,7 +33,7 @@ func (l *loader) target(m *Model, s *schema.Section) {
 	t := &Target{Model: s.Text("model"), Weight: int(s.Count("weight")), Range: s.At}
 	m.Targets = append(m.Targets, t)
 	if e := s.Expr("when"); e != nil {
-		t.When = l.compile(e, exchange.Route, cty.Bool)
+		t.When = l.Compile(e, exchange.Route, cty.Bool)
 	}
 	if e := s.Expr("upstream"); e != nil {
 		if u, ok := schema.Refer(l.Findings, &l.upstreams, e); ok {
@@ -88,7 +87,7 @@ func (l *loader) prices(s *schema.Section, per int64) (one [exchange.UnitCount]e
 			continue
 		}
 		some = true
-		if a, ok := l.amount(s, u.String(), per); ok {
+		if a, ok := l.Amount(s, u.String(), per); ok {
 			one[u], set[u] = a, true
 		}
 	}
@@ -96,34 +95,4 @@ func (l *loader) prices(s *schema.Section, per int64) (one [exchange.UnitCount]e
 		l.Errorf(s.At, "Missing price", "A row prices at least one unit, such as input. Remove the block if the model is free.")
 	}
 	return one, set
-}
-
-// amount reads money, divided by per.
-func (l *loader) amount(s *schema.Section, name string, per int64) (exchange.Amount, bool) {
-	v, ok := s.Any(name)
-	if !ok {
-		return exchange.Amount{}, false
-	}
-	at := s.Where(name)
-	r, ok := schema.Exact(v)
-	switch {
-	case !ok:
-		l.Errorf(at, "Invalid amount", "%s must be an amount of money, such as 0.15 or \"0.15\".", name)
-		return exchange.Amount{}, false
-	case r.Sign() < 0:
-		l.Errorf(at, "Negative amount", "%s must not be negative.", name)
-		return exchange.Amount{}, false
-	}
-	r.Quo(r, big.NewRat(per, 1))
-	text := r.FloatString(12)
-	if back, ok := new(big.Rat).SetString(text); !ok || back.Cmp(r) != 0 {
-		l.Errorf(at, "Inexact amount", "One unit would cost %s, which has more than 12 digits after the point. Amounts are never rounded.", r.FloatString(20))
-		return exchange.Amount{}, false
-	}
-	a, err := exchange.ParseAmount(text)
-	if err != nil {
-		l.Errorf(at, "Amount too large", "%s has more than 15 digits before the point.", name)
-		return exchange.Amount{}, false
-	}
-	return a, true
 }

@@ -4,9 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"path/filepath"
 	"regexp"
-	"strconv"
 
 	version "github.com/hashicorp/go-version"
 	"github.com/hashicorp/hcl/v2"
@@ -115,7 +113,7 @@ func (l *loader) state(blocks hcl.Blocks) {
 			return
 		}
 		if dir := v.GetAttr("dir"); schema.Textual(dir) && !dir.IsMarked() {
-			l.config.State.Dir = l.absolute(dir.AsString())
+			l.config.State.Dir = l.Absolute(dir.AsString())
 		}
 		return
 	}
@@ -124,7 +122,7 @@ func (l *loader) state(blocks hcl.Blocks) {
 
 func (l *loader) admin(s *schema.Section) {
 	token, isSecret := s.SecretText("token")
-	a := &Admin{Address: s.Text("address"), Token: token, ClientCA: l.file(s, "client_ca"), Withheld: token == "" && s.Set("token"), Range: s.At}
+	a := &Admin{Address: s.Text("address"), Token: token, ClientCA: l.File(s, "client_ca"), Withheld: token == "" && s.Set("token"), Range: s.At}
 	l.config.Admin = a
 	if token != "" && len(token) < 16 {
 		l.Errorf(s.Where("token"), "Token too short", "The token must have at least 16 characters; \"openssl rand -hex 32\" makes one.")
@@ -135,37 +133,11 @@ func (l *loader) admin(s *schema.Section) {
 	if !s.Set("token") && !s.Set("client_ca") && l.config.State.Arguments != cty.NilVal && l.config.State.Dir == "" {
 		l.Errorf(s.At, "Missing token", "The admin listener needs a token or client_ca: this state backend has no folder in which a random token could be kept.")
 	}
-	if !l.address(s, a.Address) || a.ClientCA != "" || s.Set("client_ca") {
+	if !l.Address(s, a.Address) || a.ClientCA != "" || s.Set("client_ca") {
 		return
 	}
 	host, _, _ := net.SplitHostPort(a.Address)
 	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
 		l.Errorf(s.Where("address"), "Admin not on loopback", "Without client_ca the admin listener must be on a loopback address, such as \"127.0.0.1:9901\".")
 	}
-}
-
-// address checks the host:port of a section's address.
-func (l *loader) address(s *schema.Section, address string) bool {
-	if address == "" {
-		return false // reported, being required
-	}
-	host, port, err := net.SplitHostPort(address)
-	n, numErr := strconv.ParseUint(port, 10, 16)
-	if err != nil || numErr != nil || port != strconv.FormatUint(n, 10) {
-		l.Errorf(s.Where("address"), "Invalid address", "address must be host:port with a port from 0 to 65535, such as \":8443\" or \"127.0.0.1:8443\".")
-		return false
-	}
-	if _, err := netip.ParseAddr(host); host != "" && host != "localhost" && err != nil {
-		l.Errorf(s.Where("address"), "Invalid address", "The host must be an IP address of this machine, localhost, or nothing for all addresses.")
-		return false
-	}
-	return true
-}
-
-// absolute is a path as seen from the configuration's folder; nothing stays nothing.
-func (l *loader) absolute(path string) string {
-	if path == "" || filepath.IsAbs(path) {
-		return path
-	}
-	return filepath.Join(l.Dir, filepath.FromSlash(path))
 }

@@ -1,15 +1,11 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"io/fs"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-
-	"github.com/hashicorp/hcl/v2"
 
 	"github.com/postern-gateway/postern/gateway/attribute"
 	"github.com/postern-gateway/postern/gateway/manifest"
@@ -64,9 +60,9 @@ func pluginLimits(s *schema.Section) PluginLimits {
 
 // manifest finds a plugin's module and manifest.
 func (l *loader) manifest(p *Plugin, s *schema.Section) {
-	b := bundle.Open(l.absolute(p.Source))
+	b := bundle.Open(l.Absolute(p.Source))
 	p.Path = b.Path
-	path := l.relative(b.Path)
+	path := l.Relative(b.Path)
 	switch {
 	case b.Missing != nil && (l.opt.Modules || !errors.Is(b.Missing, fs.ErrNotExist)):
 		l.Errorf(s.Where("source"), "Unreadable module", "The module %s can not be read: %s. Build it first.", path, schema.Cause(b.Missing))
@@ -91,7 +87,7 @@ func (l *loader) manifest(p *Plugin, s *schema.Section) {
 
 // manifestText reads a plugin's manifest; nil when something is wrong with it.
 func (l *loader) manifestText(s *schema.Section, b *bundle.Bundle) *manifest.Manifest {
-	name := l.relative(b.Name)
+	name := l.Relative(b.Name)
 	if b.Absent != nil {
 		l.Errorf(s.Where("source"), "Missing manifest", "There is no manifest: %s can not be read (%s), and no module holds one.", name, schema.Cause(b.Absent))
 		return nil
@@ -110,7 +106,7 @@ func (l *loader) manifestText(s *schema.Section, b *bundle.Bundle) *manifest.Man
 func (l *loader) sees(m *manifest.Manifest, name string) {
 	for _, h := range m.Hooks {
 		for _, seen := range h.Sees.Attributes {
-			at := l.quoted(h.Range, name, seen)
+			at := l.Quoted(h.Range, name, seen)
 			a, ok := attribute.Lookup(seen)
 			if !ok {
 				var names []string
@@ -123,39 +119,4 @@ func (l *loader) sees(m *manifest.Manifest, name string) {
 			}
 		}
 	}
-}
-
-// quoted finds a text in quotes after the start of a block, to point at it.
-func (l *loader) quoted(block hcl.Range, name, text string) hcl.Range {
-	src := l.Sources[name]
-	if block.Filename == "" {
-		block = schema.StartOf(name)
-	}
-	if block.Start.Byte > len(src) {
-		return block
-	}
-	offset := bytes.Index(src[block.Start.Byte:], []byte(`"`+text+`"`))
-	if offset < 0 {
-		return block
-	}
-	pos := block.Start
-	for _, c := range src[block.Start.Byte : block.Start.Byte+offset] {
-		pos.Byte++
-		pos.Column++
-		if c == '\n' {
-			pos.Line, pos.Column = pos.Line+1, 1
-		}
-	}
-	end := pos
-	end.Byte += len(text) + 2
-	end.Column += len(text) + 2
-	return hcl.Range{Filename: name, Start: pos, End: end}
-}
-
-// relative is a path as messages show it: seen from the configuration's folder, with slashes.
-func (l *loader) relative(path string) string {
-	if rel, err := filepath.Rel(l.Dir, path); err == nil {
-		path = rel
-	}
-	return filepath.ToSlash(path)
 }

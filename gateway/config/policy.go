@@ -51,7 +51,7 @@ func (l *loader) require(b *hcl.Block) *Stage {
 	}
 	if e := s.Expr("condition"); e != nil {
 		// Compiled for the last phase before the upstream is called: later a refusal would come too late.
-		if r.Condition = l.compile(e, exchange.RequestPhase, cty.Bool); r.Condition != nil {
+		if r.Condition = l.Compile(e, exchange.RequestPhase, cty.Bool); r.Condition != nil {
 			stage.Phase = max(exchange.Authorize, r.Condition.Since())
 			if v, ok := r.Condition.Constant(); ok && v.IsKnown() && v.True() {
 				l.Warnf(e.Range(), "Useless require", "The condition always holds, so nothing is required.")
@@ -67,7 +67,7 @@ func (l *loader) stage(b *hcl.Block) *Stage {
 	s := schema.Open(l, b, kind)
 	stage := &Stage{Phase: phase, Timeout: s.Span("timeout"), Allow: s.Word("on_error") == "allow", Config: cty.EmptyObjectVal, Range: b.DefRange}
 	if e := s.Expr("when"); e != nil {
-		stage.When = l.compile(e, phase, cty.Bool)
+		stage.When = l.Compile(e, phase, cty.Bool)
 	}
 	name := b.Labels[0]
 	p := l.plugins.ByName[name]
@@ -131,7 +131,7 @@ func (l *loader) configure(stage *Stage, b *hcl.Block) {
 	for _, a := range slots {
 		var p *expr.Program
 		if e := perRequest[a.Name]; e != nil {
-			p = l.compile(e, stage.Phase, a.Type.Cty)
+			p = l.Compile(e, stage.Phase, a.Type.Cty)
 		}
 		stage.Arguments = append(stage.Arguments, p)
 	}

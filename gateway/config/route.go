@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,12 +10,11 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/expr"
-	"github.com/postern-gateway/postern/gateway/route"
 	"github.com/postern-gateway/postern/gateway/schema"
 )
 
 func (l *loader) respond(s *schema.Section) *Respond {
-	return &Respond{Status: int(s.Count("status")), Headers: l.header(s, "headers"), Body: s.Text("body")}
+	return &Respond{Status: int(s.Count("status")), Headers: l.Header(s, "headers"), Body: s.Text("body")}
 }
 
 func (l *loader) routeBlocks() {
@@ -34,38 +32,16 @@ func (l *loader) routeBlocks() {
 			r.Policies = schema.ReferAll(l.Findings, &l.policies, e)
 		}
 		if e := s.Expr("when"); e != nil {
-			r.When = l.compile(e, exchange.Authenticate, cty.Bool)
+			r.When = l.Compile(e, exchange.Authenticate, cty.Bool)
 			if r.When != nil && slices.ContainsFunc(r.When.Uses(), func(name string) bool { return strings.HasPrefix(name, "attribute") }) {
 				l.Errorf(e.Range(), "Not known yet", "No stage has run when a route is chosen, so there are no attributes. Use request, listener and route.")
 			}
 		}
-		r.Pattern = l.pattern(s)
+		r.Pattern = l.Pattern(s)
 		l.destination(n, s)
 		l.chain(r)
 	}
 	l.ambiguous()
-}
-
-// pattern reads match and points into the text at what is wrong.
-func (l *loader) pattern(s *schema.Section) *route.Pattern {
-	text := s.Text("match")
-	if text == "" {
-		return nil
-	}
-	p, err := route.ParsePattern(text)
-	if err == nil {
-		return p
-	}
-	at := s.Where("match")
-	var bad *route.ParseError
-	// The offset holds in the file only where the text was written out on one line without escapes.
-	if errors.As(err, &bad) && string(at.SliceBytes(l.Sources[at.Filename])) == `"`+text+`"` && bad.Offset <= len(text) {
-		skip := 1 + bad.Offset
-		at.Start.Byte, at.Start.Column = at.Start.Byte+skip, at.Start.Column+1+len([]rune(text[:bad.Offset]))
-		at.End.Byte, at.End.Column = at.End.Byte-1, at.End.Column-1
-	}
-	l.Errorf(at, "Invalid pattern", "This is no pattern: %s.", err)
-	return nil
 }
 
 // destination reads where a route leads to.

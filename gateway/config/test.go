@@ -26,12 +26,12 @@ func (l *loader) testBlocks() {
 
 func (l *loader) testRequest(t *Test, s *schema.Section) TestRequest {
 	r := TestRequest{
-		Method: s.Text("method"), Path: s.Text("path"), Headers: l.header(s, "headers"), Body: s.Text("body"),
+		Method: s.Text("method"), Path: s.Text("path"), Headers: l.Header(s, "headers"), Body: s.Text("body"),
 		Account: s.Text("account"), Scopes: s.Texts("scopes"), Balance: exchange.Pico(1e12), Reply: l.respond(s.One("reply")),
 	}
 	r.Balance, _ = r.Balance.Times(1000)
 	if s.Set("balance") {
-		if a, ok := l.amount(s, "balance", 1); ok {
+		if a, ok := l.Amount(s, "balance", 1); ok {
 			r.Balance = a
 		}
 	}
@@ -63,7 +63,7 @@ func (l *loader) testRequest(t *Test, s *schema.Section) TestRequest {
 }
 
 func (l *loader) testExpect(t *Test, s *schema.Section) TestExpect {
-	e := TestExpect{Status: int(s.Count("status")), Stage: s.Text("stage"), Headers: l.header(s, "headers"), Body: s.Text("body")}
+	e := TestExpect{Status: int(s.Count("status")), Stage: s.Text("stage"), Headers: l.Header(s, "headers"), Body: s.Text("body")}
 	if e.Stage != "" && t.Route != nil {
 		var names []string
 		found := false
@@ -82,7 +82,7 @@ func (l *loader) testExpect(t *Test, s *schema.Section) TestExpect {
 		return e
 	}
 	e.Upstream = &TestUpstream{
-		Called: u.Flag("called"), Name: u.Text("name"), Headers: l.header(u, "headers"), Without: u.Texts("without"), Body: u.Text("body"), Lacks: u.Text("lacks"),
+		Called: u.Flag("called"), Name: u.Text("name"), Headers: l.Header(u, "headers"), Without: u.Texts("without"), Body: u.Text("body"), Lacks: u.Text("lacks"),
 	}
 	if name := e.Upstream.Name; name != "" && l.upstreams.ByName[name] == nil {
 		l.Errorf(u.Where("name"), "Unknown reference", "There is no upstream named %q.%s", name, schema.Choices(name, l.upstreams.Names()))

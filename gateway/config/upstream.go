@@ -9,6 +9,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/notation"
 	"github.com/postern-gateway/postern/gateway/schema"
 	"github.com/postern-gateway/postern/gateway/secret"
 )
@@ -22,7 +23,7 @@ func (l *loader) upstreamBlocks() {
 		*u = Upstream{
 			Name: n.Name, Format: s.Word("format", l.formats()...), Protocol: s.Word("protocol"), Balance: s.Word("balance"),
 			Endpoints: l.endpoints(s), Headers: l.upstreamHeaders(s), Shares: s.Texts("shares"), Range: s.At,
-			TLS:      UpstreamTLS{CA: l.file(t, "ca"), Cert: l.file(t, "cert"), Key: l.file(t, "key"), ServerName: t.Text("server_name"), MinVersion: tlsVersion(t)},
+			TLS:      UpstreamTLS{CA: l.File(t, "ca"), Cert: l.File(t, "cert"), Key: l.File(t, "key"), ServerName: t.Text("server_name"), MinVersion: notation.TLSVersion(t)},
 			Timeouts: UpstreamTimeouts{Connect: w.Span("connect"), FirstByte: w.Span("first_byte"), Idle: w.Span("idle"), Total: w.Span("total")},
 			Retry:    Retry{Attempts: int(r.Count("attempts")), On: r.Words("on"), Budget: r.Ratio("budget"), Backoff: r.Span("backoff")},
 			Health: Health{
@@ -32,7 +33,7 @@ func (l *loader) upstreamBlocks() {
 			Pool: UpstreamPool{Connections: int(p.Count("connections")), Idle: int(p.Count("idle")), IdleTimeout: p.Span("idle_timeout")},
 		}
 		if e := s.Expr("hash_on"); e != nil {
-			u.HashOn = l.compile(e, exchange.RequestPhase, cty.String)
+			u.HashOn = l.Compile(e, exchange.RequestPhase, cty.String)
 		}
 		if hash := u.Balance == "consistent_hash"; hash != s.Set("hash_on") {
 			if hash {
@@ -121,7 +122,7 @@ func (l *loader) upstreamHeaders(s *schema.Section) []UpstreamHeader {
 	var list []UpstreamHeader
 	for _, e := range s.Table("headers") {
 		name := strings.ToLower(e.Key)
-		if !l.headerName(e, name) {
+		if !l.FieldName(e, name) {
 			continue
 		}
 		if slices.ContainsFunc(list, func(h UpstreamHeader) bool { return h.Name == name }) {
@@ -129,48 +130,11 @@ func (l *loader) upstreamHeaders(s *schema.Section) []UpstreamHeader {
 			continue
 		}
 		value, isSecret := secret.Reveal(e.Value)
-		if !validValue(value) {
+		if !notation.FieldValue(value) {
 			l.Errorf(e.At, "Invalid header", "The value of %s holds a control character or white space at an end.", name)
 			continue
 		}
 		list = append(list, UpstreamHeader{Name: name, Value: value, Secret: isSecret})
 	}
 	return list
-}
-
-// header reads a map of header fields.
-func (l *loader) header(s *schema.Section, name string) exchange.Header {
-	var h exchange.Header
-	for _, e := range s.Table(name) {
-		key := strings.ToLower(e.Key)
-		if !l.headerName(e, key) {
-			continue
-		}
-		if value, _ := secret.Reveal(e.Value); validValue(value) {
-			h.Add(key, value)
-		} else {
-			l.Errorf(e.At, "Invalid header", "The value of %s holds a control character or white space at an end.", key)
-		}
-	}
-	return h
-}
-
-// headerName checks a field name by RFC 9110 section 5.1; fields that belong to a connection or to framing are the
-// gateway's to write.
-func (l *loader) headerName(e schema.Entry, name string) bool {
-	if name == "" || strings.Trim(name, "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz") != "" {
-		l.Errorf(e.At, "Invalid header", "%q is no header name: letters, digits and - make one.", e.Key)
-		return false
-	}
-	switch name {
-	case "connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te", "trailer",
-		"transfer-encoding", "upgrade", "host", "content-length":
-		l.Errorf(e.At, "Invalid header", "%s belongs to one connection; the gateway writes it itself. Remove it.", name)
-		return false
-	}
-	return true
-}
-
-func validValue(v string) bool {
-	return strings.TrimSpace(v) == v && !strings.ContainsFunc(v, func(r rune) bool { return r < ' ' && r != '\t' || r == 127 })
 }
