@@ -101,14 +101,10 @@ func (h *Header) Set(name, value string) {
 	for i := range *h {
 		if (*h)[i].Name == name {
 			(*h)[i].Value = value
-			rest := (*h)[i+1:]
-			kept := rest[:0]
-			for _, f := range rest {
-				if f.Name != name {
-					kept = append(kept, f)
-				}
+			if rest := (*h)[i+1:]; rest.Count(name) > 0 {
+				rest.Del(name)
+				*h = (*h)[:i+1+len(rest)]
 			}
-			*h = (*h)[:i+1+len(kept)]
 			return
 		}
 	}
@@ -140,3 +136,32 @@ func Framing[T string | []byte](name T) bool {
 	const own = "postern-"
 	return len(name) >= len(own) && string(name[:len(own)]) == own
 }
+
+// FieldName reports whether b can be the name of a field of ours: a token (RFC 9110 section 5.6.2) without upper-case
+// letters, of at most 256 octets.
+func FieldName[T string | []byte](b T) bool {
+	// The octets of a token below 64 and from 64 on, a bit for each.
+	const low, high uint64 = 0x03ff6cfa00000000, 0x57ffffffc0000000
+	for i := range len(b) {
+		c := b[i]
+		switch {
+		case c < 64 && low>>c&1 == 1, c >= 64 && c < 128 && high>>(c-64)&1 == 1:
+		default:
+			return false
+		}
+	}
+	return len(b) > 0 && len(b) <= 256
+}
+
+// FieldValue reports whether b can be the value of a field (RFC 9110 section 5.5): no control characters but a tab, and no
+// white space around it.
+func FieldValue[T string | []byte](b T) bool {
+	for i := range len(b) {
+		if c := b[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return len(b) == 0 || !blank(b[0]) && !blank(b[len(b)-1])
+}
+
+func blank(c byte) bool { return c == ' ' || c == '\t' }

@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"encoding/binary"
+	"strings"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/sdk/abi"
@@ -44,12 +45,24 @@ func (r *Result) Apply(x *exchange.Exchange, header *exchange.Header, body []byt
 	return after, changed
 }
 
-// field is an operation's name and value in one piece of memory, which is half the work of two.
+// textsRoom is how much memory for names and values is taken at a time. What is written there stays as long as any of it is
+// in use, so a longer one has memory of its own.
+const textsRoom = 256
+
+// field is an operation's name and value. Those of one exchange share their memory, which is what most of the work was.
 func (r *Result) field(op *Op) (name, value string) {
-	start := len(r.buffer)
-	r.buffer = append(append(r.buffer, op.Key...), op.Value...)
-	both := string(r.buffer[start:])
-	r.buffer = r.buffer[:start]
+	size := len(op.Key) + len(op.Value)
+	if size > textsRoom/2 {
+		return string(op.Key), string(op.Value)
+	}
+	if r.texts.Cap()-r.texts.Len() < size {
+		r.texts = strings.Builder{}
+		r.texts.Grow(textsRoom)
+	}
+	start := r.texts.Len()
+	r.texts.Write(op.Key)
+	r.texts.Write(op.Value)
+	both := r.texts.String()[start:]
 	return both[:len(op.Key)], both[len(op.Key):]
 }
 

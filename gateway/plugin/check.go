@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
@@ -131,7 +130,7 @@ func (c *checker) op(r *Result, op *Op) error {
 			return Broke("an answer's body that the action does not ask for")
 		}
 		c.body = true
-		if len(op.Key) == 0 || len(op.Key) > 256 || !fieldValue(op.Key) {
+		if len(op.Key) == 0 || len(op.Key) > 256 || !exchange.FieldValue(op.Key) {
 			return Broke("content type %q is not a field value", op.Key)
 		}
 	case abi.OpCarry:
@@ -180,7 +179,7 @@ func (c *checker) fetch(r *Result, op *Op) error {
 }
 
 func (c *checker) header(op *Op) error {
-	if !fieldName(op.Key) {
+	if !exchange.FieldName(op.Key) {
 		return Broke("header name %q is not a lower-case token", op.Key)
 	}
 	if exchange.Framing(op.Key) {
@@ -192,7 +191,7 @@ func (c *checker) header(op *Op) error {
 		}
 		return nil
 	}
-	if len(op.Value) > abi.MaxHeader || !fieldValue(op.Value) {
+	if len(op.Value) > abi.MaxHeader || !exchange.FieldValue(op.Value) {
 		return Broke("the value of header %s is longer than %d octets, or no field value", op.Key, abi.MaxHeader)
 	}
 	return nil
@@ -312,30 +311,6 @@ func eventName(k abi.Event) string {
 	}
 	return "an unknown event"
 }
-
-// fieldName: a token of RFC 9110 section 5.6.2 without upper-case letters, at most 256 octets.
-func fieldName(b []byte) bool {
-	for _, c := range b {
-		switch {
-		case c >= 'a' && c <= 'z', c >= '0' && c <= '9', strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0:
-		default:
-			return false
-		}
-	}
-	return len(b) > 0 && len(b) <= 256
-}
-
-// fieldValue: RFC 9110 section 5.5, no control characters but a tab, and no white space around it.
-func fieldValue(b []byte) bool {
-	for _, c := range b {
-		if c < ' ' && c != '\t' || c == 0x7f {
-			return false
-		}
-	}
-	return len(b) == 0 || !blank(b[0]) && !blank(b[len(b)-1])
-}
-
-func blank(c byte) bool { return c == ' ' || c == '\t' }
 
 // word: 1 to 64 of a-z, 0-9 and _.
 func word(b []byte) bool {

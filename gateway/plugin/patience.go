@@ -18,6 +18,14 @@ type patience struct {
 	cancel context.CancelFunc
 }
 
+// ends is the earlier of until, where that is not zero, and ctx's deadline; zero without either.
+func ends(ctx context.Context, until time.Time) time.Time {
+	if at, ok := ctx.Deadline(); ok && (until.IsZero() || at.Before(until)) {
+		return at
+	}
+	return until
+}
+
 // patience begins an operation that may wait. ErrUnavailable when the event's operations have waited long enough.
 func (s *Session) patience() (*patience, error) {
 	left := s.limits.Wait - s.waited
@@ -30,7 +38,7 @@ func (s *Session) patience() (*patience, error) {
 	}
 	p.Context, p.start = s.ctx, time.Now()
 	p.at = p.start.Add(left)
-	if at, ok := s.ctx.Deadline(); ok && at.Before(p.at) {
+	if at := ends(s.ctx, s.until); !at.IsZero() && at.Before(p.at) {
 		p.at = at
 	}
 	return p, nil

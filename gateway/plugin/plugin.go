@@ -6,6 +6,7 @@ package plugin
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
@@ -17,7 +18,8 @@ import (
 // manifest's hook declares.
 type Event struct {
 	Kind      abi.Event
-	At        time.Time // now, by the wall clock; zero, or in a Host with a clock of its own: what the Host's clock says
+	Now       int64     // by the wall clock, in nanoseconds since 1970; 0, or in a Host with a clock of its own: what the Host's clock says
+	Until     time.Time // when the stage's time is over; zero: when the context says so alone
 	Stage     int       // index into the stages the Pool was loaded with
 	Exchange  *exchange.Exchange
 	Arguments []*expr.Program // the stage's per-request arguments; Pool.Call fills it in
@@ -38,11 +40,19 @@ type Result struct {
 	Ops    []Op
 	Fuel   int64 // the CPU the event used, in units of about one instruction; a Pool sets it, also for a fault
 	buffer []byte
+	texts  strings.Builder // names and values of header fields that were set
 }
 
 // Reset empties the result and keeps its memory.
 func (r *Result) Reset() {
 	r.Action, r.Ops, r.Fuel, r.buffer = abi.ActionContinue, r.Ops[:0], 0, r.buffer[:0]
+}
+
+// Trim lets go of the memory of a large result: an exchange may last for hours, and the result with it.
+func (r *Result) Trim() {
+	if cap(r.Ops) > 16 || cap(r.buffer) > 4<<10 {
+		r.Ops, r.buffer = nil, nil
+	}
 }
 
 // Use gives an empty result memory to begin with, so that a small one takes none of its own.

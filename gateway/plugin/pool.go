@@ -53,9 +53,9 @@ type pool struct {
 	front  ABI
 	limits config.PluginLimits // none is zero
 
-	calls, fuel atomic.Int64
-
 	mu      sync.Mutex
+	calls   int64
+	fuel    int64
 	closed  bool
 	free    []*instance
 	total   int // instances that exist or are being made
@@ -227,13 +227,12 @@ func (p *Pool) Call(ctx context.Context, ev *Event, res *Result) error {
 func (p *pool) call(ctx context.Context, ev *Event, res *Result) error {
 	phase := p.stages[ev.Stage].Phase
 	res.Reset()
-	p.calls.Add(1)
-	i, err := p.take(ctx, phase, ev.Awaited > 0)
+	i, err := p.take(ctx, ev, phase)
 	if err != nil {
 		return p.failing(err)
 	}
 	i.session.Begin(ctx, ev.Exchange)
-	i.session.grown = false
+	i.session.until, i.session.grown = ev.Until, false
 	i.ctx.Context = ctx
 	given := p.limits.CPU + time.Duration((len(ev.Body)+1023)/1024)*p.limits.CPUPerKiB
 	i.gauge.fill(i.session, given, p.limits.Depth)
@@ -242,13 +241,12 @@ func (p *pool) call(ctx context.Context, ev *Event, res *Result) error {
 		err = res.Check(ev, phase, p.plugin.Name)
 	}
 	used := i.gauge.used(i.session, given)
-	p.fuel.Add(used)
 	ev.Exchange.Fuel += used
 	i.session.End()
 	i.ctx.Context = nil
 	if err == nil && res.Action != abi.ActionError {
 		res.Fuel = used
-		p.give(i, true)
+		p.give(i, used, true)
 		return nil
 	}
 	if err == nil {
@@ -256,13 +254,13 @@ func (p *pool) call(ctx context.Context, ev *Event, res *Result) error {
 		_, _, detail, _, _ := res.Respond()
 		res.Reset()
 		res.Fuel = used
-		p.give(i, true)
+		p.give(i, used, true)
 		return p.failing(&Fault{Plugin: p.plugin.Name, Phase: phase, Kind: Refused, Detail: printable([]byte(detail))})
 	}
 	f := p.fault(phase, i.session, given, err)
 	res.Reset()
 	res.Fuel = used
-	p.give(i, false)
+	p.give(i, used, false)
 	return p.failing(f)
 }
 
@@ -277,10 +275,11 @@ func (p *pool) failing(err error) error {
 	return err
 }
 
-// take gets an instance: a free one, a new one, or the next one that is given back. again says
-// that the event goes on with one that had its turn and holds what it holds anyway: however many of these there are, they may wait.
-func (p *pool) take(ctx context.Context, phase exchange.Phase, again bool) (*instance, error) {
+// take gets an instance: a free one, a new one, or the next one that is given back. An event that has awaited had its turn
+// and holds what it holds anyway: however many of these there are, they may wait.
+func (p *pool) take(ctx context.Context, ev *Event, phase exchange.Phase) (*instance, error) {
 	p.mu.Lock()
+	p.calls++
 	if p.closed {
 		p.mu.Unlock()
 		return nil, &Fault{Plugin: p.plugin.Name, Phase: phase, Kind: Busy, Detail: ErrClosed.Error(), Err: ErrClosed}
@@ -304,7 +303,7 @@ func (p *pool) take(ctx context.Context, phase exchange.Phase, again bool) (*ins
 		p.mu.Unlock()
 		return p.make(ctx, phase)
 	}
-	if len(p.waiters) >= queuePerInstance*p.limits.Instances && !again {
+	if len(p.waiters) >= queuePerInstance*p.limits.Instances && ev.Awaited == 0 {
 		p.probing = false
 		p.mu.Unlock()
 		return nil, &Fault{Plugin: p.plugin.Name, Phase: phase, Kind: Busy, Detail: "too many events wait for an instance"}
@@ -312,13 +311,13 @@ func (p *pool) take(ctx context.Context, phase exchange.Phase, again bool) (*ins
 	w := &waiter{turn: make(chan *instance, 1)}
 	p.waiters = append(p.waiters, w)
 	p.mu.Unlock()
-	return p.wait(ctx, phase, w)
+	return p.wait(ctx, ev.Until, phase, w)
 }
 
-func (p *pool) wait(ctx context.Context, phase exchange.Phase, w *waiter) (*instance, error) {
+func (p *pool) wait(ctx context.Context, until time.Time, phase exchange.Phase, w *waiter) (*instance, error) {
 	f := &Fault{Plugin: p.plugin.Name, Phase: phase, Kind: Busy, Detail: "no instance became free in time"}
 	patience := p.limits.Queue
-	if at, ok := ctx.Deadline(); ok {
+	if at := ends(ctx, until); !at.IsZero() {
 		if left := time.Until(at); left < patience {
 			patience, f.Kind, f.Err = left, Timeout, context.DeadlineExceeded
 		}
@@ -378,10 +377,11 @@ func (p *pool) make(ctx context.Context, phase exchange.Phase) (*instance, error
 
 // give takes an instance back after an event. One that failed is closed whatever it failed at: what a trap leaves behind
 // can not be known. So is one that has grown to near its limit, before it fails; a new one would be as large as it began.
-func (p *pool) give(i *instance, sound bool) {
+func (p *pool) give(i *instance, used int64, sound bool) {
 	size := int64(i.module.Memory().Size())
 	keep := sound && size <= max(p.limits.Memory/4*3, i.begun)
 	p.mu.Lock()
+	p.fuel += used
 	p.memory += size - i.memory
 	i.memory = size
 	if sound {
@@ -507,7 +507,7 @@ func (p *pool) status() Status {
 	st := Status{
 		Plugin: p.plugin.Name, Digest: p.code.Digest, ABI: p.front.Name(), Version: p.plugin.Manifest.Version, Stages: len(p.stages),
 		Instances: p.total, Busy: p.total - len(p.free), Limit: p.limits.Instances, Waiting: len(p.waiters), Memory: p.memory,
-		Compile: p.code.Took.Seconds(), Calls: p.calls.Load(), Fuel: p.fuel.Load(), Kinds: maps.Clone(p.faults), Broken: p.inRow >= failures,
+		Compile: p.code.Took.Seconds(), Calls: p.calls, Fuel: p.fuel, Kinds: maps.Clone(p.faults), Broken: p.inRow >= failures,
 	}
 	for _, n := range p.faults {
 		st.Faults += n

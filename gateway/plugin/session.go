@@ -67,6 +67,7 @@ type Session struct {
 	random   io.Reader
 
 	ctx      context.Context
+	until    time.Time // when the event's time is over; zero: when ctx says so alone
 	exchange *exchange.Exchange
 	budget   int64 // fuel that the guest has not been given yet
 	settled  bool  // the guest has used all of what it was given
@@ -118,7 +119,7 @@ func NewSession(h *Host, p *config.Plugin) *Session {
 
 // Begin starts the budget of an event. x is nil while a stage is configured.
 func (s *Session) Begin(ctx context.Context, x *exchange.Exchange) {
-	s.ctx, s.exchange, s.calls, s.waited, s.logged, s.dropped = ctx, x, 0, 0, 0, 0
+	s.ctx, s.until, s.exchange, s.calls, s.waited, s.logged, s.dropped = ctx, time.Time{}, x, 0, 0, 0, 0
 }
 
 // End closes the event: what was dropped of its log is said once.
@@ -212,10 +213,11 @@ func (s *Session) flush() {
 	}
 }
 
-// Now is the wall clock, for the host's own use: at, where that is known and the Host has no clock of its own.
-func (s *Session) Now(at time.Time) time.Time {
-	if at.IsZero() || s.clock {
-		return s.now()
+// Now is the wall clock, for the host's own use, in nanoseconds since 1970: at, where that is not 0 and the Host has no clock of
+// its own.
+func (s *Session) Now(at int64) int64 {
+	if at == 0 || s.clock {
+		return s.now().UnixNano()
 	}
 	return at
 }

@@ -15,7 +15,8 @@ import (
 func (r *Run) Answer(ctx context.Context, status int, header *exchange.Header) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.clock = time.Time{}
+	t := r.turn()
+	defer t.over()
 	for _, s := range r.chain.phases[exchange.ResponsePhase] {
 		if s.Plugin == nil || !s.Hook.Answers || r.isDone(s) {
 			continue
@@ -30,15 +31,16 @@ func (r *Run) Answer(ctx context.Context, status int, header *exchange.Header) {
 				continue
 			}
 		}
-		r.event = plugin.Event{Kind: abi.EventResponse, Stage: s.number, Exchange: r.x, Carry: r.carries[s.memory], Gone: r.gone}
-		if r.call(ctx, s) != nil {
+		t.began = time.Time{}
+		t.event = plugin.Event{Kind: abi.EventResponse, Stage: s.number, Exchange: r.x, Carry: r.carry(s), Gone: r.gone}
+		if t.call(ctx, s) != nil {
 			continue
 		}
-		if r.result.Action == abi.ActionRespond {
+		if t.result.Action == abi.ActionRespond {
 			_ = r.failed(ctx, s, string(plugin.Protocol), plugin.Broke("an answer in the place of the gateway's own"))
 			continue
 		}
-		_, _ = r.apply(s, nil)
+		_, _ = t.apply(s, nil)
 		*header = r.x.Response.Header
 	}
 	r.x.Response.Status, r.x.Response.Header = 0, nil

@@ -16,38 +16,33 @@ type outcome struct {
 	changed bool
 }
 
-// apply does what r.result says. The pool has checked all of it (plugin.Result.Check), so nothing here can fail halfway.
+// apply does what t.result says. The pool has checked all of it (plugin.Result.Check), so nothing here can fail halfway.
 // body is what the stage was shown.
-func (r *Run) apply(s *stage, body []byte) (outcome, *exchange.Problem) {
+func (t *turn) apply(s *stage, body []byte) (outcome, *exchange.Problem) {
 	var answer *exchange.Problem
-	header := &r.x.Request.Header
+	header := &t.x.Request.Header
 	if s.Phase >= exchange.ResponsePhase {
-		header = &r.x.Response.Header
+		header = &t.x.Response.Header
 	}
-	if r.result.Action == abi.ActionRespond {
+	if t.result.Action == abi.ActionRespond {
 		answer = new(exchange.Problem)
 		header = &answer.Header
 	}
 	var out outcome
-	out.body, out.changed = r.result.Apply(r.x, header, body)
-	r.keep(s)
-	defer r.free()
+	out.body, out.changed = t.result.Apply(t.x, header, body)
+	t.keep(s)
 	if answer != nil {
-		status, code, detail, contentType, own := r.result.Respond()
+		status, code, detail, contentType, own := t.result.Respond()
 		answer.Status, answer.Code, answer.Detail, answer.Title = status, code, detail, http.StatusText(status)
 		answer.ContentType, answer.Body = contentType, bytes.Clone(own)
 		answer.Retry = retryAfter(&answer.Header)
 		return outcome{}, answer
 	}
-	if r.result.Action == abi.ActionDone {
-		if r.done == nil {
-			n := 0
-			for _, list := range r.chain.phases {
-				n += len(list)
-			}
-			r.done = make([]bool, n)
+	if t.result.Action == abi.ActionDone {
+		if t.done == nil {
+			t.done = make([]bool, t.chain.marks)
 		}
-		r.done[s.id] = true
+		t.done[s.id] = true
 	}
 	return out, nil
 }

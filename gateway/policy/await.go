@@ -31,37 +31,38 @@ func gone() *exchange.Problem {
 	return &exchange.Problem{Status: 499, Code: "client_gone", Title: "The client went before there was an answer."}
 }
 
-// await carries out what r.result asks for, and hands the answers to the stage, until it awaits no more. Meanwhile the
+// await carries out what t.result asks for, and hands the answers to the stage, until it awaits no more. Meanwhile the
 // exchange holds no instance, and no lock: uploads go on. all is where the stage's time is over.
-func (r *Run) await(ctx context.Context, s *stage, all time.Time) error {
-	kind := r.event.Kind
-	for round := 1; r.result.Action == abi.ActionAwait; round++ {
+func (t *turn) await(ctx context.Context, s *stage, all time.Time) error {
+	kind := t.event.Kind
+	for round := 1; t.result.Action == abi.ActionAwait; round++ {
 		if time.Now().After(all) {
 			return &plugin.Fault{Plugin: s.Plugin.Name, Phase: s.Phase, Kind: plugin.Timeout, Detail: fmt.Sprintf("awaits when its time of %s is over", s.Timeout)}
 		}
-		r.keep(s)
+		t.keep(s)
 		// The requests point into the result's memory, which other stages would use meanwhile: they get another one.
 		var calls []fetch.Call
-		for _, op := range r.result.Ops {
+		for _, op := range t.result.Ops {
 			if op.Code == abi.OpFetch {
 				calls = append(calls, fetch.Call{Name: string(op.Key), Value: op.Value})
 			}
 		}
-		r.result, r.room = plugin.Result{}, nil
-		answers, err := r.unlocked(kind, func() (*fetch.Answers, error) {
+		t.result = plugin.Result{}
+		answers, err := t.unlocked(kind, func() (*fetch.Answers, error) {
 			return s.fetcher.Do(&deadline{Context: ctx, at: all}, calls)
 		})
 		if err != nil {
 			return fmt.Errorf("%w: %w", errGone, err)
 		}
-		r.event = plugin.Event{
-			Kind: abi.EventFetched, Stage: s.number, Exchange: r.x, Carry: r.carries[s.memory], Gone: r.gone, HasBody: true, Body: answers.Value, Awaited: round,
+		t.event = plugin.Event{
+			Kind: abi.EventFetched, Stage: s.number, Exchange: t.x, Carry: t.carry(s), Gone: t.gone, HasBody: true, Body: answers.Value, Awaited: round,
 		}
 		until := all
 		if last := time.Now().Add(lastWord); last.After(until) {
 			until = last
 		}
-		err = r.hand(ctx, s, time.Now(), until)
+		t.spent = time.Since(t.began)
+		err = t.hand(ctx, s, until)
 		answers.Release()
 		if err != nil {
 			return err
@@ -81,14 +82,31 @@ func (r *Run) unlocked(kind abi.Event, do func() (*fetch.Answers, error)) (*fetc
 }
 
 // keep does what a result carries and meters.
-func (r *Run) keep(s *stage) {
-	for i := range r.result.Ops {
-		op := &r.result.Ops[i]
+func (t *turn) keep(s *stage) {
+	for i := range t.result.Ops {
+		op := &t.result.Ops[i]
 		switch op.Code {
 		case abi.OpCarry:
-			r.carries[s.memory] = append([]byte(nil), op.Value...)
+			if t.carries == nil {
+				t.carries = make([][]byte, t.chain.memories)
+			}
+			t.carries[s.memory] = append([]byte(nil), op.Value...)
 		case abi.OpMeter:
 			s.metrics.Meter(string(op.Key), float64(int64(binary.LittleEndian.Uint64(op.Value))))
 		}
 	}
+}
+
+// deadline is a context that ends when its parent does and tells an earlier deadline, which what waits on it keeps.
+type deadline struct {
+	context.Context
+	at time.Time
+}
+
+// Deadline returns the earlier of its own and the parent's deadline.
+func (d *deadline) Deadline() (time.Time, bool) {
+	if at, ok := d.Context.Deadline(); ok && at.Before(d.at) {
+		return at, true
+	}
+	return d.at, true
 }

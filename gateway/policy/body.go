@@ -3,7 +3,6 @@ package policy
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/manifest"
@@ -103,15 +102,16 @@ func (b *requestBody) Trailer() exchange.Header { return b.inner.Trailer() }
 func (r *Run) pass(ctx context.Context, s *stage, kind abi.Event, part []byte, end, stream bool) ([]byte, *exchange.Problem) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.clock = time.Time{}
 	if r.isDone(s) {
 		return part, nil
 	}
-	r.event = plugin.Event{Kind: kind, Stage: s.number, Exchange: r.x, Carry: r.carries[s.memory], HasBody: true, Body: part, End: end, Stream: stream}
-	if p := r.call(ctx, s); p != nil {
+	t := r.turn()
+	defer t.over()
+	t.event = plugin.Event{Kind: kind, Stage: s.number, Exchange: r.x, Carry: r.carry(s), HasBody: true, Body: part, End: end, Stream: stream}
+	if p := t.call(ctx, s); p != nil {
 		return nil, p
 	}
-	out, p := r.apply(s, part)
+	out, p := t.apply(s, part)
 	if p != nil {
 		return nil, p
 	}

@@ -40,8 +40,10 @@ type Config struct {
 type Chain struct {
 	phases   [exchange.PhaseCount][]*stage
 	memories int // how many carries an exchange has
+	marks    int // how many "done" marks
 	filters  bool
 	log      *slog.Logger
+	turns    sync.Pool // of *turn
 }
 
 type stage struct {
@@ -93,7 +95,12 @@ func New(c Config) *Chain {
 			chain.phases[phase] = append(chain.phases[phase], st)
 		}
 	}
-	chain.memories = len(memories)
+	chain.memories, chain.marks = len(memories), id
+	chain.turns.New = func() any {
+		t := new(turn)
+		t.result.Use(t.ops[:0], t.octets[:0])
+		return t
+	}
 	return chain
 }
 
@@ -107,43 +114,64 @@ type Run struct {
 	limit    int64 // octets of request body that may be held
 	carries  [][]byte
 	done     []bool
-	event    plugin.Event
-	result   plugin.Result
-	wait     deadline
-	clock    time.Time // when the last stage ended, while the next one follows at once; else zero
-	gone     bool      // the client has gone
-	buffered []byte    // the request body, once a stage asked for all of it
-	whole    bool      // buffered is in force
+	gone     bool   // the client has gone
+	buffered []byte // the request body, once a stage asked for all of it
+	whole    bool   // buffered is in force
 
 	// Uploads go on while the response passes, in a goroutine of their own: from forwarding on, stages run under mu.
-	mu   sync.Mutex
-	room *room // what results begin with; nil before the first
+	mu sync.Mutex
 }
 
-// room is memory for most results, in one piece.
-type room struct {
+// turn is what a goroutine works with while it takes a Run through some stages. It is used again for other exchanges, so
+// nothing may keep what is in it.
+type turn struct {
+	*Run
+	event  plugin.Event
+	result plugin.Result
+	began  time.Time     // when the first of the stages that follow each other at once began; zero: the next is the first
+	wall   int64         // began in nanoseconds since 1970
+	spent  time.Duration // from began to the end of the last of them
 	ops    [4]plugin.Op
 	octets [256]byte
 }
 
 // Start begins an exchange's way. bodyLimit bounds the request body that stages may ask for as a whole.
 func (c *Chain) Start(x *exchange.Exchange, bodyLimit int64) *Run {
-	r := &Run{chain: c, x: x, limit: bodyLimit}
-	if c.memories > 0 {
-		r.carries = make([][]byte, c.memories)
+	return &Run{chain: c, x: x, limit: bodyLimit}
+}
+
+func (r *Run) turn() *turn {
+	t := r.chain.turns.Get().(*turn)
+	t.Run, t.began = r, time.Time{}
+	return t
+}
+
+// over gives a turn back.
+func (t *turn) over() {
+	chain := t.chain
+	t.Run, t.event = nil, plugin.Event{}
+	t.result.Trim()
+	chain.turns.Put(t)
+}
+
+// carry is what the stage's plugin carried last.
+func (r *Run) carry(s *stage) []byte {
+	if r.carries == nil {
+		return nil
 	}
-	return r
+	return r.carries[s.memory]
 }
 
 // Phase runs the stages of one phase before the response. A *exchange.Problem answers the client; nothing has been
 // forwarded then.
 func (r *Run) Phase(ctx context.Context, phase exchange.Phase) *exchange.Problem {
-	r.clock = time.Time{}
+	t := r.turn()
+	defer t.over()
 	if phase == exchange.Authenticate {
-		return r.authenticate(ctx)
+		return t.authenticate(ctx)
 	}
 	for _, s := range r.chain.phases[phase] {
-		if p := r.step(ctx, s, abi.EventRequest); p != nil {
+		if _, p := t.step(ctx, s, abi.EventRequest); p != nil {
 			return r.answered(s, p)
 		}
 	}
@@ -153,8 +181,8 @@ func (r *Run) Phase(ctx context.Context, phase exchange.Phase) *exchange.Problem
 // authenticate tries the stages in turn until one knows the caller. Where none does, the first refusal is given: it
 // stands for the way in the operator put first. A stage that is done has said that it is no way in at all, and an answer
 // that is no refusal (to a preflight, which comes without credentials) is given at once.
-func (r *Run) authenticate(ctx context.Context) *exchange.Problem {
-	stages := r.chain.phases[exchange.Authenticate]
+func (t *turn) authenticate(ctx context.Context) *exchange.Problem {
+	stages := t.chain.phases[exchange.Authenticate]
 	var (
 		answer *exchange.Problem
 		by     *stage
@@ -162,25 +190,25 @@ func (r *Run) authenticate(ctx context.Context) *exchange.Problem {
 		ways   = len(stages)
 	)
 	for _, s := range stages {
-		if r.x.Identity.Known() {
+		if t.x.Identity.Known() {
 			return nil
 		}
-		skipped, p := r.run(ctx, s, abi.EventRequest)
+		skipped, p := t.step(ctx, s, abi.EventRequest)
 		ran = ran || !skipped
 		switch {
 		case p != nil && p.Status < 400:
-			return r.answered(s, p)
+			return t.answered(s, p)
 		case p != nil && answer == nil:
 			answer, by = p, s
-		case r.isDone(s):
+		case t.isDone(s):
 			ways--
 		}
 	}
 	switch {
-	case r.x.Identity.Known() || ways == 0:
+	case t.x.Identity.Known() || ways == 0:
 		return nil
 	case answer != nil:
-		return r.answered(by, answer)
+		return t.answered(by, answer)
 	case !ran:
 		return &exchange.Problem{Status: 401, Code: "unauthenticated", Title: "No way to authenticate applies to this request."}
 	}
@@ -194,9 +222,11 @@ func (r *Run) answered(s *stage, p *exchange.Problem) *exchange.Problem {
 
 // Account runs the account stages, every one whatever the others did. ctx must outlive the client.
 func (r *Run) Account(ctx context.Context, gone bool) {
+	t := r.turn()
+	defer t.over()
 	r.gone = gone
 	for _, s := range r.chain.phases[exchange.AccountPhase] {
-		if _, p := r.run(ctx, s, abi.EventAccount); p != nil {
+		if _, p := t.step(ctx, s, abi.EventAccount); p != nil {
 			r.chain.log.WarnContext(ctx, "account stage answered with a problem", "exchange", r.x.ID, "stage", s.name, "code", p.Code)
 		}
 	}
@@ -204,81 +234,79 @@ func (r *Run) Account(ctx context.Context, gone bool) {
 
 // Response runs the response stages on the head. The returned Filter is nil when no stage looks at the body.
 func (r *Run) Response(ctx context.Context) (*Filter, *exchange.Problem) {
+	t := r.turn()
+	defer t.over()
 	for _, s := range r.chain.phases[exchange.ResponsePhase] {
-		if p := r.step(ctx, s, abi.EventResponse); p != nil {
+		if _, p := t.step(ctx, s, abi.EventResponse); p != nil {
 			return nil, r.answered(s, p)
 		}
 	}
 	return r.filter(), nil
 }
 
-func (r *Run) step(ctx context.Context, s *stage, kind abi.Event) *exchange.Problem {
-	_, p := r.run(ctx, s, kind)
-	return p
-}
-
-// run gives one event to one stage: a require, or a plugin. skipped tells that its when did not hold.
-func (r *Run) run(ctx context.Context, s *stage, kind abi.Event) (skipped bool, problem *exchange.Problem) {
+// step gives one event to one stage: a require, or a plugin. skipped tells that its when did not hold.
+func (t *turn) step(ctx context.Context, s *stage, kind abi.Event) (skipped bool, problem *exchange.Problem) {
 	if kind != abi.EventRequest {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.clock = time.Time{}
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.began = time.Time{}
 	}
 	if s.When != nil {
-		holds, err := s.When.Bool(r.x)
+		holds, err := s.When.Bool(t.x)
 		if err != nil {
-			return false, r.failed(ctx, s, "expression", err)
+			return false, t.failed(ctx, s, "expression", err)
 		}
 		if !holds {
 			return true, nil
 		}
 	}
 	if s.Require != nil {
-		return false, r.require(ctx, s)
+		return false, t.require(ctx, s)
 	}
-	if r.done != nil && r.done[s.id] {
+	if t.isDone(s) {
 		return true, nil
 	}
 	wants := s.Hook.Sees.Body
 	whole := kind == abi.EventRequest && wants.Mode == manifest.BodyBuffer
 	if whole {
 		// Reading it may run stages before this one, which see it pass: they use the event too.
-		if p := r.wholeBody(ctx); p != nil {
+		if p := t.wholeBody(ctx); p != nil {
 			return false, p
 		}
-		r.clock = time.Time{}
+		t.began = time.Time{}
 	}
-	ev := &r.event
-	*ev = plugin.Event{Kind: kind, Stage: s.number, Exchange: r.x, Carry: r.carries[s.memory], Gone: r.gone}
+	ev := &t.event
+	ev.Kind, ev.Stage, ev.Exchange, ev.Gone, ev.Awaited = kind, s.number, t.x, t.gone, 0
+	ev.Carry, ev.Body, ev.HasBody, ev.End, ev.Stream, ev.Truncated = t.carry(s), nil, false, false, false, false
 	if whole {
 		ev.HasBody, ev.End = true, true
-		ev.Body = r.buffered
+		ev.Body = t.buffered
 		if int64(len(ev.Body)) > wants.Max {
 			ev.Body, ev.End, ev.Truncated = ev.Body[:wants.Max], false, true
 		}
 	}
-	if p := r.call(ctx, s); p != nil {
+	if p := t.call(ctx, s); p != nil {
 		return false, p
 	}
-	out, p := r.apply(s, ev.Body)
+	out, p := t.apply(s, ev.Body)
 	if p != nil {
 		return false, p
 	}
 	switch {
 	case out.changed:
-		r.setBody(out.body)
-	case kind == abi.EventRequest && (wants.Mode == manifest.BodyStream || wants.Mode == manifest.BodyEvents) && !r.isDone(s):
-		r.wrapBody(ctx, s)
+		t.setBody(out.body)
+	case kind == abi.EventRequest && (wants.Mode == manifest.BodyStream || wants.Mode == manifest.BodyEvents) && !t.isDone(s):
+		t.wrapBody(ctx, s)
 	}
 	return false, nil
 }
 
 func (r *Run) isDone(s *stage) bool { return r.done != nil && r.done[s.id] }
 
-func (r *Run) require(ctx context.Context, s *stage) *exchange.Problem {
-	holds, err := s.Require.Condition.Bool(r.x)
+func (t *turn) require(ctx context.Context, s *stage) *exchange.Problem {
+	holds, err := s.Require.Condition.Bool(t.x)
 	if err != nil {
-		return r.failed(ctx, s, "expression", err)
+		return t.failed(ctx, s, "expression", err)
 	}
 	if holds {
 		return nil
@@ -286,22 +314,22 @@ func (r *Run) require(ctx context.Context, s *stage) *exchange.Problem {
 	return &exchange.Problem{Status: s.Require.Status, Code: s.Require.Name, Title: "The request does not meet the policy.", Detail: s.Require.Message}
 }
 
-// call hands r.event to the stage's plugin, and what it awaits then. The stage's wall time is for all of that together.
-func (r *Run) call(ctx context.Context, s *stage) *exchange.Problem {
-	start := r.clock // reading the clock costs as much as a small policy
-	if start.IsZero() {
-		start = time.Now()
+// call hands t.event to the stage's plugin, and what it awaits then. The stage's wall time is for all of that together.
+func (t *turn) call(ctx context.Context, s *stage) *exchange.Problem {
+	if t.began.IsZero() { // reading the clock costs as much as a small policy
+		t.began, t.spent = time.Now(), 0
+		t.wall = t.began.UnixNano()
 	}
-	until := start.Add(s.Timeout)
-	err := r.hand(ctx, s, start, until)
-	if err == nil && r.result.Action == abi.ActionAwait {
-		err = r.await(ctx, s, until)
+	until := t.began.Add(t.spent + s.Timeout)
+	err := t.hand(ctx, s, until)
+	if err == nil && t.result.Action == abi.ActionAwait {
+		err = t.await(ctx, s, until)
 	}
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case errors.Is(err, errGone):
-		r.result.Reset()
+	}
+	t.result.Reset()
+	if errors.Is(err, errGone) {
 		return gone()
 	}
 	kind := "error"
@@ -309,26 +337,16 @@ func (r *Run) call(ctx context.Context, s *stage) *exchange.Problem {
 	if errors.As(err, &fault) {
 		kind = string(fault.Kind)
 	}
-	r.free()
-	return r.failed(ctx, s, kind, err)
+	return t.failed(ctx, s, kind, err)
 }
 
-// free lets go of what a large result took: an exchange may last for hours.
-func (r *Run) free() {
-	if r.room == nil {
-		r.room = new(room)
-	}
-	clear(r.room.ops[:]) // they point to it
-	r.result.Use(r.room.ops[:0], r.room.octets[:0])
-}
-
-// hand gives r.event to the stage's plugin, once. until is a deadline that waiting host operations keep.
-func (r *Run) hand(ctx context.Context, s *stage, start, until time.Time) error {
-	r.free()
-	r.wait, r.event.At = deadline{Context: ctx, at: until}, start
-	err := s.caller.Call(&r.wait, &r.event, &r.result)
-	r.clock = time.Now()
-	s.metrics.Call(r.clock.Sub(start), r.result.Fuel)
+// hand gives t.event to the stage's plugin, once. until is a deadline that waiting host operations keep.
+func (t *turn) hand(ctx context.Context, s *stage, until time.Time) error {
+	start := t.spent
+	t.event.Now, t.event.Until = t.wall+int64(start), until
+	err := s.caller.Call(ctx, &t.event, &t.result)
+	t.spent = time.Since(t.began)
+	s.metrics.Call(t.spent-start, t.result.Fuel)
 	return err
 }
 
@@ -340,26 +358,10 @@ func (r *Run) failed(ctx context.Context, s *stage, kind string, err error) *exc
 	}
 	r.chain.log.WarnContext(ctx, "stage failed", "exchange", r.x.ID, "stage", s.name, "kind", kind, "allowed", s.Allow, "error", err)
 	if s.Allow {
-		r.result.Reset()
 		return nil
 	}
 	if kind == string(plugin.Busy) || kind == string(plugin.Timeout) {
 		return &exchange.Problem{Status: 503, Code: "policy_busy", Title: "A policy could not be applied in time.", Retry: time.Second}
 	}
 	return &exchange.Problem{Status: 500, Code: "policy_failed", Title: "A policy could not be applied."}
-}
-
-// deadline is a context that ends when its parent does and tells an earlier deadline. What waits on it reads Deadline;
-// a timer for every stage of every exchange would cost more than most stages.
-type deadline struct {
-	context.Context
-	at time.Time
-}
-
-// Deadline returns the earlier of its own and the parent's deadline.
-func (d *deadline) Deadline() (time.Time, bool) {
-	if at, ok := d.Context.Deadline(); ok && at.Before(d.at) {
-		return at, true
-	}
-	return d.at, true
 }

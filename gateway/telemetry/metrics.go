@@ -3,6 +3,7 @@ package telemetry
 import (
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,27 +16,25 @@ import (
 type Metrics struct {
 	registry *prometheus.Registry
 
-	requests      *prometheus.CounterVec
-	duration      *prometheus.HistogramVec
-	inFlight      prometheus.Gauge
-	sent          *prometheus.CounterVec
-	problems      *prometheus.CounterVec
-	attempts      *prometheus.CounterVec
-	pluginCalls   *prometheus.CounterVec
-	pluginSeconds *prometheus.CounterVec
-	pluginFuel    *prometheus.CounterVec
-	pluginFaults  *prometheus.CounterVec
-	pluginMeters  *prometheus.CounterVec
-	fetches       *prometheus.CounterVec
-	fetchSeconds  *prometheus.HistogramVec
-	units         *prometheus.CounterVec
-	unsettled     prometheus.Counter
-	connections   *prometheus.GaugeVec
-	refused       *prometheus.CounterVec
-	reloads       *prometheus.CounterVec
-	loaded        prometheus.Gauge
+	requests     *prometheus.CounterVec
+	duration     *prometheus.HistogramVec
+	inFlight     prometheus.Gauge
+	sent         *prometheus.CounterVec
+	problems     *prometheus.CounterVec
+	attempts     *prometheus.CounterVec
+	pluginFaults *prometheus.CounterVec
+	pluginMeters *prometheus.CounterVec
+	fetches      *prometheus.CounterVec
+	fetchSeconds *prometheus.HistogramVec
+	units        *prometheus.CounterVec
+	unsettled    prometheus.Counter
+	connections  *prometheus.GaugeVec
+	refused      *prometheus.CounterVec
+	reloads      *prometheus.CounterVec
+	loaded       prometheus.Gauge
 
-	words sync.Map // kind and name: *words, for each plugin and each route
+	stages sync.Map // plugin and phase: *tally; they outlive reloads, as series do
+	words  sync.Map // kind and name: *words, for each plugin and each route
 }
 
 // maxWords is how many words of plugins' own making become labels, for each plugin and each route. The rest are counted as
@@ -87,12 +86,6 @@ func newMetrics(version string) *Metrics {
 			Help: "Exchanges the gateway answered itself, by the problem's code."}, []string{"route", "code"}),
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_upstream_attempts_total",
 			Help: "Calls made to an upstream; more than its requests where some were made again."}, []string{"upstream"}),
-		pluginCalls: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_plugin_calls_total",
-			Help: "Events handed to a plugin."}, []string{"plugin", "phase"}),
-		pluginSeconds: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_plugin_seconds_total",
-			Help: "Time plugins took for their events, waiting for an instance included."}, []string{"plugin", "phase"}),
-		pluginFuel: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_plugin_fuel_total",
-			Help: "CPU plugins used for their events, in units of about one instruction."}, []string{"plugin", "phase"}),
 		pluginFaults: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_plugin_faults_total",
 			Help: "Events a plugin failed at, by kind."}, []string{"plugin", "phase", "kind"}),
 		pluginMeters: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_plugin_meter_total",
@@ -118,7 +111,7 @@ func newMetrics(version string) *Metrics {
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "postern_build_info", Help: "Always 1."}, []string{"version"})
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build,
-		m.requests, m.duration, m.inFlight, m.sent, m.problems, m.attempts, m.pluginCalls, m.pluginSeconds, m.pluginFuel, m.pluginFaults,
+		m.requests, m.duration, m.inFlight, m.sent, m.problems, m.attempts, newTallies(&m.stages), m.pluginFaults,
 		m.pluginMeters, m.fetches, m.fetchSeconds, m.units, m.unsettled, m.connections, m.refused, m.reloads, m.loaded)
 	return m
 }
@@ -215,31 +208,77 @@ func (m *Metrics) Reload(ok bool) {
 
 // Stage holds the metrics of one plugin at one phase.
 type Stage struct {
-	calls   prometheus.Counter
-	seconds prometheus.Counter
-	fuel    prometheus.Counter
-	faults  *prometheus.CounterVec
-	meters  *prometheus.CounterVec
-	names   *words
+	*tally
+	faults *prometheus.CounterVec
+	meters *prometheus.CounterVec
+	names  *words
+}
+
+// tally is what is counted with every event of a plugin at a phase. It is brought into the form of metrics when they are
+// scraped: every event passes here, and most of them cost little themselves.
+type tally struct {
+	calls, nanoseconds, fuel atomic.Int64
 }
 
 // Stage returns the metrics of a plugin at a phase.
 func (m *Metrics) Stage(plugin, phase string) *Stage {
+	counted, _ := m.stages.LoadOrStore([2]string{plugin, phase}, new(tally))
 	return &Stage{
-		calls:   m.pluginCalls.WithLabelValues(plugin, phase),
-		seconds: m.pluginSeconds.WithLabelValues(plugin, phase),
-		fuel:    m.pluginFuel.WithLabelValues(plugin, phase),
-		faults:  m.pluginFaults.MustCurryWith(prometheus.Labels{"plugin": plugin, "phase": phase}),
-		meters:  m.pluginMeters.MustCurryWith(prometheus.Labels{"plugin": plugin}),
-		names:   m.wordsOf("plugin", plugin),
+		tally:  counted.(*tally),
+		faults: m.pluginFaults.MustCurryWith(prometheus.Labels{"plugin": plugin, "phase": phase}),
+		meters: m.pluginMeters.MustCurryWith(prometheus.Labels{"plugin": plugin}),
+		names:  m.wordsOf("plugin", plugin),
 	}
 }
 
 // Call counts one event, the time it took and the fuel it used.
 func (s *Stage) Call(took time.Duration, fuel int64) {
-	s.calls.Inc()
-	s.seconds.Add(took.Seconds())
-	s.fuel.Add(float64(fuel))
+	s.calls.Add(1)
+	s.nanoseconds.Add(int64(took))
+	s.fuel.Add(fuel)
+}
+
+// tallies collects what was counted in the stages of all plugins.
+type tallies struct {
+	stages               *sync.Map // plugin and phase: *tally
+	calls, seconds, fuel *prometheus.Desc
+}
+
+func newTallies(stages *sync.Map) *tallies {
+	desc := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, []string{"plugin", "phase"}, nil)
+	}
+	return &tallies{
+		stages:  stages,
+		calls:   desc("postern_plugin_calls_total", "Events handed to a plugin."),
+		seconds: desc("postern_plugin_seconds_total", "Time plugins took for their events, waiting for an instance included."),
+		fuel:    desc("postern_plugin_fuel_total", "CPU plugins used for their events, in units of about one instruction."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (t *tallies) Describe(to chan<- *prometheus.Desc) {
+	to <- t.calls
+	to <- t.seconds
+	to <- t.fuel
+}
+
+// Collect implements prometheus.Collector.
+func (t *tallies) Collect(to chan<- prometheus.Metric) {
+	t.stages.Range(func(key, value any) bool {
+		labels, counted := key.([2]string), value.(*tally)
+		for _, c := range []struct {
+			desc *prometheus.Desc
+			n    float64
+		}{
+			{t.calls, float64(counted.calls.Load())},
+			{t.seconds, time.Duration(counted.nanoseconds.Load()).Seconds()},
+			{t.fuel, float64(counted.fuel.Load())},
+		} {
+			to <- prometheus.MustNewConstMetric(c.desc, prometheus.CounterValue, c.n, labels[0], labels[1])
+		}
+		return true
+	})
 }
 
 // Fault counts an event the plugin failed at.

@@ -96,10 +96,10 @@ func (p *plugin) On(e *postern.Event, r *postern.Result) error {
 		}
 		r.SetHeader(f.name, f.value)
 	}
-	if err := change("set", e.Value(st.set), r.SetHeader); err != nil {
+	if err := change("set", e.Value(st.set), func(name, value string) { r.SetHeader(name, value) }); err != nil {
 		return err
 	}
-	return change("add", e.Value(st.add), r.AddHeader)
+	return change("add", e.Value(st.add), func(name, value string) { r.AddHeader(name, value) })
 }
 
 // change does to each field of a map what op does, and says of one that can not be sent why: the host would refuse all

@@ -14,9 +14,11 @@ type Instance struct {
 
 // NewInstance returns an instance of p that asks b.
 func NewInstance(p Plugin, b Backend) *Instance {
+	host := NewHost(b)
 	return &Instance{
-		plugin: p, host: NewHost(b),
+		plugin: p, host: host,
 		frame:  make([]byte, abi.MinFrame),
+		event:  Event{Host: host},
 		result: Result{ops: make([]byte, 0, 4<<10)},
 	}
 }
@@ -63,7 +65,6 @@ func (i *Instance) On(n int) (abi.Action, []byte) {
 }
 
 func (i *Instance) read(n int) bool {
-	i.event.Host = i.host
 	return n >= 0 && n <= len(i.frame) && i.event.read(i.frame[:n:n])
 }
 

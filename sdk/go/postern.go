@@ -122,9 +122,23 @@ func (e *Event) Has(slot int) bool {
 
 // Header is the first value of the header in a slot; ok tells absent from empty.
 func (e *Event) Header(slot int) (value []byte, ok bool) {
-	run, _ := e.slot(slot)
-	value, _, ok = next(run)
-	return value, ok
+	// In a module a call costs as much as all of this: slot and next are written out.
+	i := abi.SlotFirst + slot
+	if slot < 0 || i >= e.slots {
+		return nil, false
+	}
+	frame := e.frame
+	entry := u64(frame[abi.FrameHeader+abi.SlotSize*i:])
+	start, length := entry&0xffffffff, entry>>32
+	if start == 0 || length < 4 || start+length > uint64(len(frame)) {
+		return nil, false
+	}
+	n := uint64(u32(frame[start:]))
+	if n > length-4 {
+		return nil, false
+	}
+	start += 4
+	return frame[start : start+n : start+n], true
 }
 
 // Headers yields every value of the header in a slot.
@@ -222,7 +236,11 @@ func u32(b []byte) uint32 {
 	return uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24
 }
 
-func u64(b []byte) uint64 { return uint64(u32(b)) | uint64(u32(b[4:]))<<32 }
+func u64(b []byte) uint64 {
+	_ = b[7]
+	return uint64(b[0]) | uint64(b[1])<<8 | uint64(b[2])<<16 | uint64(b[3])<<24 |
+		uint64(b[4])<<32 | uint64(b[5])<<40 | uint64(b[6])<<48 | uint64(b[7])<<56
+}
 
 func appendU16(b []byte, v uint16) []byte { return append(b, byte(v), byte(v>>8)) }
 
@@ -231,7 +249,14 @@ func appendU32(b []byte, v uint32) []byte {
 }
 
 func putU32(b []byte, v uint32) {
+	_ = b[3]
 	b[0], b[1], b[2], b[3] = byte(v), byte(v>>8), byte(v>>16), byte(v>>24)
+}
+
+func putU64(b []byte, v uint64) {
+	_ = b[7]
+	b[0], b[1], b[2], b[3] = byte(v), byte(v>>8), byte(v>>16), byte(v>>24)
+	b[4], b[5], b[6], b[7] = byte(v>>32), byte(v>>40), byte(v>>48), byte(v>>56)
 }
 
 func appendU64(b []byte, v uint64) []byte { return appendU32(appendU32(b, uint32(v)), uint32(v>>32)) }

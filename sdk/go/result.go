@@ -1,6 +1,7 @@
 package postern
 
 import (
+	"slices"
 	"time"
 
 	"github.com/postern-gateway/postern/sdk/abi"
@@ -16,22 +17,53 @@ type Result struct {
 
 func (r *Result) reset() { r.action, r.ops = abi.ActionContinue, r.ops[:0] }
 
-func (r *Result) head(op abi.Op, key string, length int) {
-	r.ops = appendU16(append(r.ops, byte(op), 0), uint16(min(len(key), 0xffff)))
-	r.ops = append(appendU32(r.ops, uint32(length)), key[:min(len(key), 0xffff)]...)
+// room writes an operation down to its key and returns where its value goes, length octets. What is there has to be written
+// over.
+func (r *Result) room(op abi.Op, key string, length int) []byte {
+	if len(key) > 0xffff {
+		key = key[:0xffff]
+	}
+	at, size := len(r.ops), abi.OpHeader+len(key)+length
+	if cap(r.ops)-at < size {
+		r.ops = slices.Grow(r.ops, size)
+	}
+	r.ops = r.ops[:at+size]
+	b := r.ops[at:]
+	putU64(b, uint64(op)|uint64(len(key))<<16|uint64(length)<<32)
+	return b[abi.OpHeader+copy(b[abi.OpHeader:], key):]
 }
 
-func (r *Result) op(op abi.Op, key string, value string) {
-	r.head(op, key, len(value))
-	r.ops = append(r.ops, value...)
+// head writes an operation whose value, of length octets, is appended to r.ops.
+func (r *Result) head(op abi.Op, key string, length int) {
+	b := r.room(op, key, length)
+	r.ops = r.ops[:len(r.ops)-len(b)]
+}
+
+func (r *Result) op(op abi.Op, key string, value string) { copy(r.room(op, key, len(value)), value) }
+
+// text writes an operation whose value is in several parts.
+func (r *Result) text(op abi.Op, key string, first string, more []string) {
+	length := len(first)
+	for _, part := range more {
+		length += len(part)
+	}
+	to := r.room(op, key, length)
+	to = to[copy(to, first):]
+	for _, part := range more {
+		to = to[copy(to, part):]
+	}
 }
 
 // SetHeader sets a header field: the request's before the response phase, then the response's, and the answer's together
-// with Respond. The name is lower case.
-func (r *Result) SetHeader(name, value string) { r.op(abi.OpHeaderSet, name, value) }
+// with Respond. The name is lower case. A value in several parts is written one after the other, which takes no memory.
+func (r *Result) SetHeader(name, value string, more ...string) {
+	r.text(abi.OpHeaderSet, name, value, more)
+}
 
 // AddHeader adds a field and keeps those of the same name.
-func (r *Result) AddHeader(name, value string) { r.op(abi.OpHeaderAdd, name, value) }
+func (r *Result) AddHeader(name, value string, more ...string) {
+	r.text(abi.OpHeaderAdd, name, value, more)
+}
 
 // RemoveHeader removes every field of that name.
 func (r *Result) RemoveHeader(name string) { r.op(abi.OpHeaderRemove, name, "") }

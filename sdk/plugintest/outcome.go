@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
@@ -55,7 +54,7 @@ func native(t *testing.T, h *plugin.Host, c *Config, stages []*config.Stage) (ca
 		n.instances = append(n.instances, i)
 		for s, l := range n.layouts {
 			n.session.Begin(context.Background(), nil)
-			frame := l.AppendConfigure(nil, n.session.Now(time.Time{}).UnixNano())
+			frame := l.AppendConfigure(nil, n.session.Now(0))
 			action, ops := i.Configure(copy(i.Grow(len(frame)), frame))
 			n.session.End()
 			var res plugin.Result
@@ -83,7 +82,7 @@ func (n *natives) Call(ctx context.Context, ev *plugin.Event, res *plugin.Result
 		return &plugin.Fault{Plugin: n.config.Name, Phase: s.Phase, Kind: plugin.Protocol, Detail: err.Error(), Err: err}
 	}
 	ev.Arguments = s.Arguments
-	frame, err := n.layouts[ev.Stage].AppendFrame(nil, ev, n.session.Now(time.Time{}).UnixNano())
+	frame, err := n.layouts[ev.Stage].AppendFrame(nil, ev, n.session.Now(0))
 	if err != nil {
 		return fault(err)
 	}

@@ -11,7 +11,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -148,7 +147,7 @@ func (g *guest) buffer(packed uint64) error {
 // Configure hands a stage's configuration to the guest.
 func (g *guest) Configure(ctx context.Context, stage int) error {
 	l := g.module.layouts[stage]
-	now := plugin.SessionOf(ctx).Now(time.Time{}).UnixNano()
+	now := plugin.SessionOf(ctx).Now(0)
 	view, ok := g.memory.Read(g.address, g.capacity)
 	if !ok {
 		return plugin.Broke("the frame buffer is gone")
@@ -195,7 +194,7 @@ func (g *guest) Call(ctx context.Context, ev *plugin.Event, res *plugin.Result) 
 	if !ok {
 		return plugin.Broke("the frame buffer is gone")
 	}
-	frame, err := g.module.layouts[ev.Stage].AppendFrame(view[:0], ev, plugin.SessionOf(ctx).Now(ev.At).UnixNano())
+	frame, err := g.module.layouts[ev.Stage].AppendFrame(view[:0], ev, plugin.SessionOf(ctx).Now(ev.Now))
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ type Layout struct {
 	attributes []*attribute.Attribute
 	arguments  int
 	config     []byte // the stage's configuration, a Value
+	empty      []byte // an event's header and slot table with nothing in it
 }
 
 // NewLayout lays out the frames of a stage; number is the one it is configured with.
@@ -41,20 +42,28 @@ func (a *ABI) NewLayout(s *config.Stage, number int) (*Layout, error) {
 	if len(l.config) > abi.MaxFrame-1024 {
 		return nil, fmt.Errorf("%s: a configuration of %d octets does not fit a frame", s.Range, len(l.config))
 	}
+	l.empty = l.head(abi.SlotFirst + len(l.headers) + len(l.attributes) + l.arguments)
 	return l, nil
 }
 
-// head appends a frame's header and an empty slot table.
-func (l *Layout) head(b []byte, kind abi.Event, slots int, now int64, number uint64) []byte {
-	b = append(b, 0, 0, 0, 0, byte(kind), byte(kind>>8), byte(l.phase), 0)
-	b = binary.LittleEndian.AppendUint32(b, l.stage)
-	b = binary.LittleEndian.AppendUint32(b, uint32(slots))
-	b = binary.LittleEndian.AppendUint64(b, uint64(now))
-	b = binary.LittleEndian.AppendUint64(b, number)
-	for range slots {
-		b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
-	}
+// head is what is the same in the header of every frame of the stage with so many slots, and an empty slot table.
+func (l *Layout) head(slots int) []byte {
+	b := make([]byte, abi.FrameHeader+abi.SlotSize*slots)
+	b[6] = byte(l.phase)
+	binary.LittleEndian.PutUint32(b[8:], l.stage)
+	binary.LittleEndian.PutUint32(b[12:], uint32(slots))
 	return b
+}
+
+// finish fills in what of a frame's header is known last. now is in nanoseconds since 1970.
+func finish(frame []byte, kind abi.Event, flags byte, now int64, number uint64) []byte {
+	head := frame[:abi.FrameHeader]
+	binary.LittleEndian.PutUint32(head, uint32(len(frame)))
+	binary.LittleEndian.PutUint16(head[4:], uint16(kind))
+	head[7] = flags
+	binary.LittleEndian.PutUint64(head[16:], uint64(now))
+	binary.LittleEndian.PutUint64(head[24:], number)
+	return frame
 }
 
 // set writes the table's entry for what stands in frame from start on.
@@ -66,22 +75,18 @@ func set(frame []byte, slot, start int) {
 
 // AppendConfigure encodes the event that configures the stage. now is in nanoseconds since 1970.
 func (l *Layout) AppendConfigure(b []byte, now int64) []byte {
-	b = l.head(b, abi.EventConfigure, abi.SlotFirst, now, 0)
+	b = append(b, l.head(abi.SlotFirst)...)
 	start := len(b)
 	b = append(b, l.config...)
 	set(b, abi.SlotBody, start)
-	b[7] = abi.FlagEnd
-	binary.LittleEndian.PutUint32(b, uint32(len(b)))
-	return b
+	return finish(b, abi.EventConfigure, abi.FlagEnd, now, 0)
 }
 
 // AppendFrame encodes an event, beginning at the start of b, which is empty. The stage sees nothing but what its hook
 // declares. An error is a *plugin.Fault: an argument's expression failed.
 func (l *Layout) AppendFrame(b []byte, ev *plugin.Event, now int64) ([]byte, error) {
 	x := ev.Exchange
-	slots := abi.SlotFirst + len(l.headers) + len(l.attributes) + l.arguments
-	b = l.head(b, ev.Kind, slots, now, maphash.String(l.seed, x.ID))
-	b[7] = flags(ev)
+	b = append(b, l.empty...)
 	if ev.Carry != nil {
 		start := len(b)
 		b = append(b, ev.Carry...)
@@ -94,12 +99,11 @@ func (l *Layout) AppendFrame(b []byte, ev *plugin.Event, now int64) ([]byte, err
 	slot := abi.SlotFirst
 	for _, name := range l.headers {
 		start := len(b)
+		every := name == "*"
 		for i := range fields {
-			f := &fields[i]
-			switch {
-			case name == "*":
+			if f := &fields[i]; every {
 				b = appendRun(appendRun(b, f.Name), f.Value)
-			case f.Name == name:
+			} else if f.Name == name {
 				b = appendRun(b, f.Value)
 			}
 		}
@@ -131,8 +135,7 @@ func (l *Layout) AppendFrame(b []byte, ev *plugin.Event, now int64) ([]byte, err
 		b = append(b, ev.Body...)
 		set(b, abi.SlotBody, start)
 	}
-	binary.LittleEndian.PutUint32(b, uint32(len(b)))
-	return b, nil
+	return finish(b, ev.Kind, flags(ev), now, maphash.String(l.seed, x.ID)), nil
 }
 
 // value enters one Value into the table, or takes it out again: null and absent are the same to a guest.

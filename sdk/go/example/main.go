@@ -36,7 +36,7 @@ func (g *greet) On(e *postern.Event, r *postern.Result) error {
 			r.Respond(400, "no_name", "Say who you are in the header x-name.")
 			return nil
 		}
-		r.SetHeader("x-greeting", g.greetings[e.Stage]+", "+postern.String(who))
+		r.SetHeader("x-greeting", g.greetings[e.Stage], ", ", postern.String(who))
 	case abi.EventResponse:
 		r.SetHeader("x-seen-by", "greet")
 		r.RemoveHeader("server")
