@@ -1,0 +1,29 @@
+package http2
+
+import "time"
+
+// budget bounds what costs the server more than the client: resets, of either side, pings, settings, priorities,
+// window updates, continuations, empty and unknown frames (CVE-2019-9511 to 9518, CVE-2023-44487, CVE-2024-27316,
+// CVE-2025-8671). A client may cause burst of them at once and a tenth of that each second in the long run. Replies
+// that are read give back: whoever takes much data has much to acknowledge.
+type budget struct {
+	burst, left float64
+	filled      time.Time
+}
+
+func newBudget(burst int) budget {
+	return budget{burst: float64(burst), left: float64(burst), filled: time.Now()}
+}
+
+// spend takes n; false when there is not as much.
+func (b *budget) spend(n int) bool {
+	if b.left < float64(n) {
+		now := time.Now()
+		b.earn(b.burst / 10 * now.Sub(b.filled).Seconds())
+		b.filled = now
+	}
+	b.left -= float64(n)
+	return b.left >= 0
+}
+
+func (b *budget) earn(n float64) { b.left = min(b.burst, b.left+n) }
