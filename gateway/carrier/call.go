@@ -2,11 +2,8 @@ package carrier
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -67,7 +64,9 @@ func (c *call) run(ctx context.Context) {
 		defer c.readStall.stop()
 		defer c.writeStall.stop()
 	}
-	c.invoke(ctx)
+	if c.carrier.invoke(ctx, &c.x) {
+		c.aborted = true
+	}
 	if c.guard != nil && c.head.Expect && !c.body.wanted() {
 		// The client waits for 100 that will not come: the server must not wait for the body in turn.
 		c.guard.Linger()
@@ -91,23 +90,6 @@ func (c *call) run(ctx context.Context) {
 		}
 		panic(http.ErrAbortHandler) // the servers cut the connection or reset the stream
 	}
-}
-
-// invoke calls the handler. A panic costs its own exchange and nothing else.
-func (c *call) invoke(ctx context.Context) {
-	defer func() {
-		v := recover()
-		if v == nil {
-			return
-		}
-		if err, _ := v.(error); errors.Is(err, http.ErrAbortHandler) {
-			c.aborted = true
-			return
-		}
-		c.carrier.Log.Error("handler panicked", "exchange", c.x.ID, "listener", c.x.Listener,
-			"panic", fmt.Sprint(v), "stack", string(debug.Stack()))
-	}()
-	c.carrier.Handler(ctx, &c.x)
 }
 
 // end takes w away from whoever still holds the exchange, and makes a read that is still blocked return.
@@ -163,72 +145,5 @@ func (c *call) problem(p *exchange.Problem) {
 	if c.Head(p.Status, h, int64(len(doc))) == nil {
 		_, _ = c.Write(doc)
 		_ = c.End(nil)
-	}
-}
-
-// stall notices that one read or one write has waited too long. Its timer runs only when there was something to wait
-// for, and is not touched by every read or write.
-type stall struct {
-	mu    sync.Mutex
-	limit time.Duration
-	fire  func()
-	since time.Time // zero: nothing waits
-	timer *time.Timer
-	done  bool
-	fired bool
-}
-
-func (s *stall) set(limit time.Duration, fire func()) { s.limit, s.fire = limit, fire }
-
-// begin says that a wait begins.
-func (s *stall) begin() {
-	if s.fire == nil {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.since = time.Now()
-	if s.timer == nil && !s.done {
-		s.timer = time.AfterFunc(s.limit, s.check)
-	}
-}
-
-// end says that the wait is over, and whether it took too long.
-func (s *stall) end() (tooLong bool) {
-	if s.fire == nil {
-		return false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.since = time.Time{}
-	return s.fired
-}
-
-func (s *stall) check() {
-	s.mu.Lock()
-	if s.done {
-		s.mu.Unlock()
-		return
-	}
-	wait := s.limit
-	if !s.since.IsZero() {
-		wait -= time.Since(s.since)
-	}
-	if wait > 0 {
-		s.timer.Reset(wait)
-		s.mu.Unlock()
-		return
-	}
-	s.fired = true
-	s.mu.Unlock()
-	s.fire()
-}
-
-func (s *stall) stop() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.done = true
-	if s.timer != nil {
-		s.timer.Stop()
 	}
 }

@@ -1,12 +1,15 @@
-// Package carrier carries exchanges over the standard servers of HTTP/1.1 and 2 and quic-go's of HTTP/3: it turns what
-// they hand out into exchange.Exchange, Body and Reply. Its main type is Carrier.
+// Package carrier carries exchanges over the servers of HTTP/1.1, 2 and 3: it turns what they hand out into
+// exchange.Exchange, Body and Reply. Its main type is Carrier.
 package carrier
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
@@ -69,19 +72,23 @@ func (e *Carrier) HTTP1(w http.ResponseWriter, r *http.Request, p *Peer, g *http
 	c.run(r.Context())
 }
 
-// Stream answers a request of HTTP/2 or 3, after the checks that the servers leave out.
-func (e *Carrier) Stream(w http.ResponseWriter, r *http.Request, p *Peer) {
-	protocol := exchange.HTTP2
-	if r.ProtoMajor == 3 {
-		protocol = exchange.HTTP3
-	}
-	c := e.newCall(p, w, protocol)
-	c.x.Request.Method = r.Method
-	if problem := c.convert(r); problem != nil {
-		c.refuse(problem)
-		return
-	}
-	c.run(r.Context())
+// invoke calls the handler. A panic costs its own exchange and nothing else. aborted says that the handler asked for the
+// reply to be broken off by the panic that net/http has for it.
+func (e *Carrier) invoke(ctx context.Context, x *exchange.Exchange) (aborted bool) {
+	defer func() {
+		v := recover()
+		if v == nil {
+			return
+		}
+		if err, _ := v.(error); errors.Is(err, http.ErrAbortHandler) {
+			aborted = true
+			return
+		}
+		e.Log.Error("handler panicked", "exchange", x.ID, "listener", x.Listener,
+			"panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+	}()
+	e.Handler(ctx, x)
+	return false
 }
 
 // newCall begins an exchange.

@@ -104,8 +104,8 @@ func TestOrder(t *testing.T) {
 	}}
 	w := httptest.NewRecorder()
 	req := httptest.NewRequest("POST", "/a", strings.NewReader("hello"))
-	req.ProtoMajor = 2
-	e.Stream(w, req, &Peer{Connection: &connection{Terms{MaxBody: 10, Limits: http1.Limits{Head: 1000, Fields: 10, Body: time.Minute, Write: time.Minute}}}})
+	req.ProtoMajor = 3
+	e.HTTP3(w, req, &Peer{Connection: &connection{Terms{MaxBody: 10, Limits: http1.Limits{Head: 1000, Fields: 10, Body: time.Minute, Write: time.Minute}}}})
 	if w.Code != 200 || w.Body.String() != "ab" {
 		t.Errorf("%d %q", w.Code, w.Body)
 	}

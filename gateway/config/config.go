@@ -130,6 +130,7 @@ type Limits struct {
 	Requests    int   // requests on one HTTP/1.1 or 2 connection, default 10000; then it is closed kindly
 	Connections int   // open connections of the listener, default 10000
 	Streams     int   // concurrent streams of an HTTP/2 or 3 connection, default 100
+	Control     int   // frames of an HTTP/2 connection that cost more than they carry, at once and ten seconds later again; default 2000
 }
 
 // ListenerTimeouts bound how long one client can make a listener wait.

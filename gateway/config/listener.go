@@ -17,7 +17,7 @@ func (l *loader) listenerBlocks() {
 			Name: n.Name, Address: s.Text("address"), Drain: s.Span("drain"), Range: s.At,
 			Limits: Limits{
 				Header: limits.Size("header"), Headers: int(limits.Count("headers")), Body: limits.Size("body"),
-				Requests: int(limits.Count("requests")), Connections: int(limits.Count("connections")), Streams: int(limits.Count("streams")),
+				Requests: int(limits.Count("requests")), Connections: int(limits.Count("connections")), Streams: int(limits.Count("streams")), Control: int(limits.Count("control")),
 			},
 			Timeouts: ListenerTimeouts{Header: timeouts.Span("header"), Body: timeouts.Span("body"), Idle: timeouts.Span("idle"), Write: timeouts.Span("write")},
 		}

@@ -25,8 +25,8 @@ type Config struct {
 	Handler func(ctx context.Context, s *Stream) // answers one stream; ctx ends when the client no longer waits. Required
 	Flood   func()                               // is told when the client is cut off because its budget is spent; nil: nobody is
 
-	Head    int64  // octets of a request's head; a larger one is passed on as Stream.Large
-	Fields  int    // fields of a head, likewise
+	// Limits says, for every head, how many octets and fields it may have. One that has more is passed on as Stream.Large.
+	Limits  func() (octets int64, fields int)
 	Streams uint32 // concurrent streams
 	Control int    // the budget: frames that cost more than they carry, at once; a tenth of it each second
 
@@ -145,7 +145,7 @@ func New(ctx context.Context, rw net.Conn, pools *Pools, cfg Config) *Conn {
 	c.room.L = &c.mu
 	c.encoder = hpack.NewEncoder(&c.encoded)
 	c.decoder = hpack.NewDecoder(tableSize, func(f hpack.HeaderField) {
-		c.block.head.add(f.Name, f.Value, c.cfg.Head, c.cfg.Fields)
+		c.block.head.add(f.Name, f.Value)
 		if c.block.head.large {
 			c.decoder.SetEmitEnabled(false)
 		}
@@ -170,7 +170,8 @@ func (c *Conn) appendSettings(b []byte) []byte {
 	b = appendFrame(b, settings*6, frameSettings, 0, 0)
 	b = appendSetting(b, settingStreams, c.cfg.Streams)
 	b = appendSetting(b, settingWindow, streamWindow)
-	b = appendSetting(b, settingHeaderList, uint32(min(c.cfg.Head+32*int64(c.cfg.Fields), maxID)))
+	octets, fields := c.cfg.Limits()
+	b = appendSetting(b, settingHeaderList, uint32(min(octets+32*int64(fields), maxID)))
 	b = appendSetting(b, settingConnect, 1)
 	return appendWindow(b, 0, connWindow-defaultSize)
 }
@@ -300,7 +301,7 @@ func (c *Conn) close(err error) {
 	said := c.ending
 	c.ending = true
 	for _, s := range c.streams {
-		s.abort(ErrGone)
+		s.abort(errGone)
 	}
 	clear(c.streams)
 	c.waiting = nil
@@ -310,7 +311,7 @@ func (c *Conn) close(err error) {
 		c.writeTime = lingerTime
 	}
 	c.settle()
-	c.fail(ErrGone)
+	c.fail(errGone)
 	c.mu.Unlock()
 	c.end()
 	if told {

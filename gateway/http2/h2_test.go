@@ -29,11 +29,11 @@ func TestManual(t *testing.T) {
 				if err != nil {
 					return
 				}
-				_ = s.Head(200, exchange.Header{{Name: "content-type", Value: "text/plain"}}, false)
+				_ = s.Head(200, exchange.Header{{Name: "content-type", Value: "text/plain"}})
 				_, _ = s.Write([]byte("hello\n"))
 				_, _ = s.Write(b)
 				_ = s.CloseWrite(nil)
-			}, Head: 32 << 10, Fields: 100, Streams: 100, Control: 2000, Header: 10 * time.Second, Body: 10 * time.Second, Idle: 30 * time.Second, Write: 10 * time.Second})
+			}, Limits: func() (int64, int) { return 32 << 10, 100 }, Streams: 100, Control: 2000, Header: 10 * time.Second, Body: 10 * time.Second, Idle: 30 * time.Second, Write: 10 * time.Second})
 			c.Serve()
 		}()
 	}

@@ -111,7 +111,7 @@ func (c *Conn) data(f *frame) error {
 		c.giveBack(octets)
 		return c.fault(s, StreamClosed)
 	}
-	if s.unread += octets; s.unread+s.owed > streamWindow {
+	if s.unread+s.owed+octets > streamWindow {
 		c.giveBack(octets)
 		return c.fault(s, FlowControlError)
 	}
@@ -120,6 +120,7 @@ func (c *Conn) data(f *frame) error {
 		c.giveBack(octets)
 		return c.fault(s, ProtocolError)
 	}
+	s.unread += octets
 	kept := len(f.payload)
 	if s.deaf {
 		kept = 0
@@ -127,6 +128,8 @@ func (c *Conn) data(f *frame) error {
 	c.giveBack(octets - kept) // nobody will read it
 	if !s.deaf {
 		s.giveBack(octets - kept)
+	} else {
+		s.unread -= octets
 	}
 	if kept > 0 {
 		s.buffer.Write(f.payload)
@@ -153,7 +156,8 @@ func (c *Conn) headers(f *frame) error {
 		selfie = binary.BigEndian.Uint32(f.payload)&maxID == f.id
 		f.payload = f.payload[5:]
 	}
-	c.block.begin(f, selfie, time.Now().Add(c.cfg.Header))
+	octets, fields := c.cfg.Limits()
+	c.block.begin(f, selfie, time.Now().Add(c.cfg.Header), octets, fields)
 	return c.fragment(f)
 }
 
@@ -174,7 +178,7 @@ func (c *Conn) continuation(f *frame) error {
 func (c *Conn) fragment(f *frame) error {
 	b := &c.block
 	// Compressed, a head is seldom larger than in full. What is, is decompressed no further than this.
-	if b.size += len(f.payload); int64(b.size) > 2*c.cfg.Head+maxFrame {
+	if b.size += len(f.payload); int64(b.size) > 2*b.head.maxSize+maxFrame {
 		return c.cost(c.cfg.Control + 1)
 	}
 	if len(f.payload) == 0 && !f.has(flagEndHeaders) {
@@ -309,7 +313,7 @@ func (c *Conn) reset(f *frame) error {
 	}
 	if s != nil {
 		c.remove(s, false)
-		s.abort(ErrGone)
+		s.abort(errGone)
 	}
 	return c.costLocked(1)
 }
@@ -430,7 +434,7 @@ func (c *Conn) windowUpdate(f *frame) error {
 
 // fault ends a stream for something its client did.
 func (c *Conn) fault(s *Stream, code Code) error {
-	s.abort(ErrFault)
+	s.abort(errFault)
 	c.remove(s, true)
 	return c.refuse(s.id, code)
 }

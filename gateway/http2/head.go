@@ -36,22 +36,23 @@ type head struct {
 	large   bool   // over the limits: fields is not complete
 	pseudo  int    // how many pseudo fields there are
 	regular bool   // a field that is none has been seen
+
+	maxSize   int64
+	maxFields int
 }
 
 // begin starts a header block.
-func (b *block) begin(f *frame, selfie bool, by time.Time) {
+func (b *block) begin(f *frame, selfie bool, by time.Time, octets int64, fields int) {
 	*b = block{open: true, by: by, stream: f.id, flags: f.flags, selfie: selfie}
-	b.head.length = -1
+	b.head.length, b.head.maxSize, b.head.maxFields = -1, octets, fields
 }
 
 // add takes one field as it is decompressed.
-func (h *head) add(name, value string, sizeLimit int64, fieldLimit int) {
+func (h *head) add(name, value string) {
 	h.size += int64(len(name) + len(value) + len(": \r\n"))
-	if h.size > sizeLimit || len(h.fields) >= fieldLimit {
-		h.large = true
-		return
-	}
 	switch {
+	case h.size > h.maxSize, len(h.fields) == h.maxFields && !strings.HasPrefix(name, ":"):
+		h.large = true
 	case h.fault != "":
 	case strings.HasPrefix(name, ":"):
 		h.addPseudo(name, value)

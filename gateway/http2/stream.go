@@ -4,23 +4,30 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
-	"os"
+	"net/http"
 	"sync"
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
 )
 
-// Why a stream can not be read or written any more, besides os.ErrDeadlineExceeded.
+// Misuse of a stream.
 var (
-	ErrGone   = errors.New("http2: the client has reset the stream, or is gone")
-	ErrFault  = errors.New("http2: the client has broken the stream's rules")
 	errClosed = errors.New("http2: read after close")
-	errEnded  = errors.New("http2: written after the end")
+	errEnded  = errors.New("http2: used after the end")
 )
 
-// Stream is one request and its reply. Read, and everything that writes, may go on at the same time; neither may be
+// Whose fault it is that a stream can not be used any more.
+var (
+	errGone    = fmt.Errorf("%w: stream reset or connection closed", exchange.ErrClientGone)
+	errFault   = fmt.Errorf("%w: against the rules of a stream", exchange.ErrClientBody)
+	errUnread  = fmt.Errorf("%w: nothing is taken", exchange.ErrClientGone)
+	errStalled = fmt.Errorf("%w: stream stalled", exchange.ErrBodyTimeout)
+)
+
+// Stream is one request and its reply. Errors are those of package exchange. Read, and everything that writes, may go on at the same time; neither may be
 // called by two goroutines at once.
 type Stream struct {
 	Method, Scheme, Authority, Path string
@@ -170,7 +177,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 		switch {
 		case s.deaf:
 			return 0, errClosed
-		case s.unread > 0 && len(p) > 0:
+		case s.buffer.Len() > 0 && len(p) > 0:
 			n, _ := s.buffer.Read(p)
 			s.giveBack(n)
 			c.giveBack(n)
@@ -190,7 +197,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 			until = s.readBy
 		}
 		if !s.wait(until) {
-			return 0, os.ErrDeadlineExceeded
+			return 0, errStalled
 		}
 	}
 }
@@ -226,20 +233,28 @@ func (s *Stream) Interim(status int, h exchange.Header) error {
 	if err := s.writable(); err != nil {
 		return err
 	}
-	s.head(status, h, false)
+	s.head(status, h)
 	s.c.flush()
 	return s.err
 }
 
-// Head begins the final response; end: there is nothing but it. It leaves with what follows.
-func (s *Stream) Head(status int, h exchange.Header, end bool) error {
+// Head begins the final response. It leaves with what follows. Without a date, it is given one.
+func (s *Stream) Head(status int, h exchange.Header) error {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	if err := s.writable(); err != nil {
 		return err
 	}
-	s.head(status, h, end)
+	s.head(status, h)
 	return nil
+}
+
+// Accept answers an extended CONNECT with 200: Read and Write are the tunnel's from now on.
+func (s *Stream) Accept(h exchange.Header) error {
+	if err := s.Head(http.StatusOK, h); err != nil {
+		return err
+	}
+	return s.Flush()
 }
 
 // Write sends octets of the body. They may stay here until Flush, CloseWrite, or until there are more.
@@ -282,7 +297,7 @@ func (s *Stream) Write(p []byte) (int, error) {
 		c.blocked--
 		s.blocked = false
 		if !ok {
-			s.abort(os.ErrDeadlineExceeded)
+			s.abort(errUnread)
 			s.reset(Cancel)
 			return n, s.err
 		}

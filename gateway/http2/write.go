@@ -107,14 +107,14 @@ func (c *Conn) fail(err error) {
 	c.err = err
 	c.out = nil
 	for _, s := range c.streams {
-		s.abort(ErrGone)
+		s.abort(errGone)
 	}
 	c.room.Broadcast()
 	_ = c.rw.SetReadDeadline(time.Unix(1, 0))
 }
 
 // head appends a response's head.
-func (s *Stream) head(status int, h exchange.Header, end bool) {
+func (s *Stream) head(status int, h exchange.Header) {
 	c := s.c
 	c.encoded.b = c.encoded.b[:0]
 	c.encode(":status", statusText(status))
@@ -126,7 +126,7 @@ func (s *Stream) head(status int, h exchange.Header, end bool) {
 	if !date {
 		c.encode("date", c.now())
 	}
-	s.block(end)
+	s.block(false)
 }
 
 // now is the date field of this second.

@@ -86,7 +86,7 @@ func (o *observed) count(reason string) int {
 func cleartext() *config.Listener {
 	return &config.Listener{
 		Name: "web", Address: "127.0.0.1:0", Protocols: []exchange.Protocol{exchange.HTTP1, exchange.HTTP2}, Drain: 5 * time.Second,
-		Limits:   config.Limits{Header: 32 << 10, Headers: 100, Body: 10 << 20, Requests: 10000, Connections: 1000, Streams: 100},
+		Limits:   config.Limits{Header: 32 << 10, Headers: 100, Body: 10 << 20, Requests: 10000, Connections: 1000, Streams: 100, Control: 2000},
 		Timeouts: config.ListenerTimeouts{Header: 10 * time.Second, Body: 10 * time.Second, Idle: 30 * time.Second, Write: 10 * time.Second},
 	}
 }

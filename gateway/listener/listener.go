@@ -23,6 +23,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/http1"
+	"github.com/postern-gateway/postern/gateway/http2"
 )
 
 // Handler answers one exchange. ctx ends when the client goes or the listener stops hard. When it returns, the reply is
@@ -54,6 +55,7 @@ type Set struct {
 	cfg     Config
 	log     *slog.Logger
 	carrier *carrier.Carrier
+	pools   *http2.Pools
 	http    *http.Server // serves HTTP/1.1 connections; it never listens itself
 	ca      *certificate.Authority
 
@@ -77,7 +79,7 @@ func New(cfg Config) *Set {
 	if cfg.Observer == nil {
 		cfg.Observer = nobody{}
 	}
-	s := &Set{cfg: cfg, log: cfg.Log, doors: make(map[string]*door), ca: certificate.NewAuthority(cfg.Dir)}
+	s := &Set{cfg: cfg, log: cfg.Log, doors: make(map[string]*door), pools: http2.NewPools(), ca: certificate.NewAuthority(cfg.Dir)}
 	s.carrier = &carrier.Carrier{Log: s.log, Handler: cfg.Handler, NewID: cfg.NewID, Refused: cfg.Observer.Refused}
 	s.hard, s.cut = context.WithCancel(context.Background())
 	protocols := new(http.Protocols)

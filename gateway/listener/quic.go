@@ -228,5 +228,5 @@ func (c *quicConn) kill() {
 func (c *quicConn) serveStream(w http.ResponseWriter, r *http.Request) {
 	c.active.Add(1)
 	defer c.active.Add(-1)
-	c.sock.door.set.carrier.Stream(w, r, &c.peer.Peer)
+	c.sock.door.set.carrier.HTTP3(w, r, &c.peer.Peer)
 }

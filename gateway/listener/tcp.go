@@ -210,7 +210,7 @@ func (c *conn) serve() {
 		return
 	}
 	if p == exchange.HTTP2 {
-		c.serveHTTP2(rw, early, lv.cfg)
+		c.serveHTTP2(rw, lv.cfg)
 		return
 	}
 	g := http1.New(c, rw, early)
