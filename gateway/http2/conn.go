@@ -325,7 +325,7 @@ func (c *Conn) close(err error) {
 // linger reads away what the client sends until it has taken the last frame: see leave.
 func (c *Conn) linger() {
 	_ = c.rw.SetReadDeadline(time.Now().Add(lingerTime))
-	for n := 0; n < 1<<20; {
+	for n := 0; n < 64<<10; {
 		m, err := c.rw.Read(c.in)
 		if n += m; err != nil {
 			return
