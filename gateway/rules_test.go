@@ -32,7 +32,7 @@ var layers = [][]string{
 	{"gateway/config", "gateway/ledger/record", "gateway/carrier", "gateway/provider/openai", "gateway/provider/providertest"},
 	{"gateway/notation"},
 	{"gateway/variable", "gateway/plugin/bundle"},
-	{"sdk/go", "gateway/plugin/admission", "gateway/plugin/wasmtest", "gateway/expr", "gateway/schema", "gateway/provider", "gateway/http1", "gateway/certificate", "gateway/pool", "gateway/state/badger", "gateway/state/memory", "gateway/state/statetest", "gateway/route"},
+	{"sdk/go", "gateway/plugin/admission", "gateway/plugin/wasmtest", "gateway/expr", "gateway/schema", "gateway/provider", "gateway/http1", "gateway/http2", "gateway/certificate", "gateway/pool", "gateway/state/badger", "gateway/state/memory", "gateway/state/statetest", "gateway/route"},
 	{"gateway/manifest", "gateway/plugin/body", "gateway/attribute", "gateway/fetch/origin"},
 	{"sdk", "sdk/abi", "sdk/go/json", "sdk/go/field", "gateway/plugin/lines", "gateway/exchange", "gateway/secret", "gateway/state", "gateway/telemetry"},
 }
@@ -57,7 +57,7 @@ var reasons = map[string]string{
 	"go.opentelemetry.io/otel/sdk":                                    "samples and batches spans",
 	"go.opentelemetry.io/otel/trace":                                  "the span interface",
 	"golang.org/x/mod":                                                "reads go.mod in the rules test",
-	"golang.org/x/net":                                                "HTTP/2 header rules and a second HTTP/2 client for tests",
+	"golang.org/x/net":                                                "HPACK, and header rules; a second HTTP/2 client for tests",
 	"golang.org/x/tools":                                              "txtar golden files",
 	"google.golang.org/grpc":                                          "a real gRPC client and server for the tests",
 }
