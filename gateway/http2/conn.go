@@ -8,8 +8,8 @@ package http2
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -268,7 +268,6 @@ func (c *Conn) leave() {
 		c.settle()
 		c.endBy = time.Now().Add(lingerTime)
 		c.mu.Unlock()
-		// A connection that is closed while something is unread is reset, and the client may lose what it was sent.
 		if w, ok := c.rw.(closeWriter); ok {
 			_ = w.CloseWrite()
 		}
@@ -277,9 +276,7 @@ func (c *Conn) leave() {
 }
 
 func (c *Conn) goAway(last uint32, code Code) []byte {
-	b := appendFrame(c.buffer(), 8, frameGoAway, 0, 0)
-	b = binary.BigEndian.AppendUint32(b, last)
-	return binary.BigEndian.AppendUint32(b, uint32(code))
+	return appendGoAway(c.buffer(), last, code)
 }
 
 // settle waits until everything is sent, or can not be.
@@ -315,22 +312,28 @@ func (c *Conn) close(err error) {
 	c.mu.Unlock()
 	c.end()
 	if told {
-		if w, ok := c.rw.(closeWriter); ok && w.CloseWrite() == nil {
-			c.linger()
-		}
+		linger(c.rw)
 	}
 	_ = c.rw.Close()
 }
 
-// linger reads away what the client sends until it has taken the last frame: see leave.
-func (c *Conn) linger() {
-	_ = c.rw.SetReadDeadline(time.Now().Add(lingerTime))
-	for n := 0; n < 64<<10; {
-		m, err := c.rw.Read(c.in)
-		if n += m; err != nil {
-			return
-		}
+// Refuse ends a connection on which no preface came (RFC 9113 section 3.4).
+func Refuse(rw net.Conn) {
+	_ = rw.SetWriteDeadline(time.Now().Add(lingerTime))
+	_, _ = rw.Write(appendGoAway(nil, 0, ProtocolError))
+	linger(rw)
+	_ = rw.Close()
+}
+
+// linger ends the sending side and reads away what the client sends until it has taken the last frame, or for a while: a
+// connection that is closed while something is unread is reset, and the client may lose what it was sent.
+func linger(rw net.Conn) {
+	w, ok := rw.(closeWriter)
+	if !ok || w.CloseWrite() != nil {
+		return
 	}
+	_ = rw.SetReadDeadline(time.Now().Add(lingerTime))
+	_, _ = io.CopyN(io.Discard, rw, 64<<10)
 }
 
 // cost takes n from the budget.

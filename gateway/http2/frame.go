@@ -191,6 +191,11 @@ func appendReset(b []byte, id uint32, code Code) []byte {
 	return binary.BigEndian.AppendUint32(appendFrame(b, 4, frameReset, 0, id), uint32(code))
 }
 
+func appendGoAway(b []byte, last uint32, code Code) []byte {
+	b = binary.BigEndian.AppendUint32(appendFrame(b, 8, frameGoAway, 0, 0), last)
+	return binary.BigEndian.AppendUint32(b, uint32(code))
+}
+
 func appendWindow(b []byte, id uint32, n int) []byte {
 	return binary.BigEndian.AppendUint32(appendFrame(b, 4, frameWindow, 0, id), uint32(n))
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/http1"
+	"github.com/postern-gateway/postern/gateway/http2"
 )
 
 // listenTCP binds address for HTTP/1.1 and 2.
@@ -200,7 +201,10 @@ func (c *conn) serve() {
 		case preface:
 			p = exchange.HTTP2
 		case p == exchange.HTTP2:
-			_ = rw.Close() // agreed on HTTP/2 and does not speak it
+			http2.Refuse(rw) // agreed on HTTP/2 and does not speak it
+			return
+		case !lv.cfg.Speaks(exchange.HTTP1):
+			http2.Refuse(rw)
 			return
 		}
 	}
