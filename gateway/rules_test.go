@@ -23,7 +23,7 @@ const module = "github.com/postern-gateway/postern"
 // layers is the house from the roof down: a package may import packages of lower rows only, never of its own row. A
 // row names folders; "x/*" stands for every folder directly below x.
 var layers = [][]string{
-	{"gateway", "gateway/bench", "sdk/conformance", "sdk/go/example", "sdk/go/conformance", "examples/*", "examples/sandbox/*", "examples/authorization-service/*", "plugins/*"},
+	{"gateway", "gateway/bench", "gateway/bench/plain", "sdk/conformance", "sdk/go/example", "sdk/go/conformance", "examples/*", "examples/sandbox/*", "examples/authorization-service/*", "plugins/*"},
 	{"gateway/admin", "gateway/console", "gateway/project", "sdk/plugintest", "plugins/redact/placeholder"},
 	{"gateway/server", "gateway/fleet", "gateway/project/trial", "plugins/redact/detect"},
 	{"gateway/policy", "gateway/explain", "gateway/project/world", "gateway/proxy", "gateway/plugin/abi1", "gateway/plugin/proxywasm"},
@@ -34,7 +34,7 @@ var layers = [][]string{
 	{"gateway/variable", "gateway/plugin/bundle"},
 	{"sdk/go", "gateway/plugin/admission", "gateway/plugin/wasmtest", "gateway/expr", "gateway/schema", "gateway/provider", "gateway/http1", "gateway/http2", "gateway/certificate", "gateway/pool", "gateway/state/badger", "gateway/state/memory", "gateway/state/statetest", "gateway/route"},
 	{"gateway/manifest", "gateway/plugin/body", "gateway/attribute", "gateway/fetch/origin"},
-	{"sdk", "sdk/abi", "sdk/go/json", "sdk/go/field", "gateway/plugin/lines", "gateway/exchange", "gateway/secret", "gateway/state", "gateway/telemetry"},
+	{"sdk", "sdk/abi", "sdk/go/json", "sdk/go/field", "gateway/plugin/lines", "gateway/exchange", "gateway/secret", "gateway/state", "gateway/telemetry", "gateway/bench/wire", "gateway/bench/peer", "gateway/bench/record"},
 }
 
 // reasons is every direct dependency with the one reason it is there.
