@@ -93,6 +93,9 @@ func (c *streamCall) accept(r *streamHead) *exchange.Problem {
 	case r.length != 0:
 		c.body.up, c.body.length, c.body.limit = c.up, r.length, c.terms.MaxBody
 		x.Body = &c.body
+		if f.Expect != "" {
+			c.body.invite = c.proceed
+		}
 	}
 	return nil
 }

@@ -140,6 +140,11 @@ func (c *streamCall) Interim(status int, h exchange.Header) error {
 	return c.down.Interim(status, c.fields)
 }
 
+// proceed sends 100 (RFC 9110 section 10.1.1), unless the reply has begun.
+func (c *streamCall) proceed() {
+	_ = c.Interim(http.StatusContinue, nil)
+}
+
 // Head implements exchange.Reply.
 func (c *streamCall) Head(status int, h exchange.Header, length int64) error {
 	c.mu.Lock()
@@ -327,6 +332,7 @@ type streamBody struct {
 	up     upload // nil: there is none
 	length int64  // announced; -1: unknown
 	limit  int64
+	invite func() // asks for the body that the client keeps back until then; nil once it has
 
 	probe []byte // read ahead of the handler
 	read  int64
@@ -354,6 +360,10 @@ func (b *streamBody) Read(p []byte) (int, error) {
 	if b.isClosed() {
 		b.err = http.ErrBodyReadAfterClose
 		return 0, b.err
+	}
+	if b.invite != nil {
+		b.invite()
+		b.invite = nil
 	}
 	var n int
 	var err error

@@ -105,7 +105,7 @@ type Conn struct {
 	dated     int64
 
 	drain  drain
-	endBy  time.Time // when a client that takes no end is left alone
+	endBy  time.Time // when the client must have taken the step that drain waits for
 	ending bool      // nothing new is begun, and nothing is answered: GOAWAY has been sent
 }
 
@@ -204,7 +204,7 @@ func (c *Conn) patience() time.Time {
 	case c.ending:
 		return c.endBy
 	case c.drain == asking:
-		return time.Now().Add(lingerTime)
+		return c.endBy
 	case c.asked && !c.heard:
 		return time.Now().Add(pingWait)
 	case len(c.streams) > 0:
@@ -240,9 +240,10 @@ func (c *Conn) Drain() {
 		return
 	}
 	c.drain = asking
+	c.endBy = time.Now().Add(lingerTime)
 	c.out = append(appendFrame(c.goAway(maxID, NoError), 8, framePing, 0, 0), drainPing[:]...)
 	c.flushSoon()
-	_ = c.rw.SetReadDeadline(time.Now().Add(lingerTime)) // the reader may be waiting for longer
+	_ = c.rw.SetReadDeadline(c.endBy) // the reader may be waiting for longer
 }
 
 // depart names the last stream that is answered.
@@ -344,7 +345,12 @@ func (c *Conn) cost(n int) error {
 }
 
 func (c *Conn) costLocked(n int) error {
-	if c.calm.spend(n) {
+	return c.within(c.calm.spend(n))
+}
+
+// within ends the connection where it is not within its budget.
+func (c *Conn) within(ok bool) error {
+	if ok {
 		return nil
 	}
 	if c.cfg.Flood != nil {

@@ -379,7 +379,7 @@ func (c *Conn) ping(f *frame) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.costLocked(1); err != nil {
+	if err := c.within(c.calm.acknowledged()); err != nil {
 		return err
 	}
 	switch {
@@ -399,7 +399,7 @@ func (c *Conn) windowUpdate(f *frame) error {
 	n := int64(binary.BigEndian.Uint32(f.payload) & maxID)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.costLocked(1); err != nil {
+	if err := c.within(c.calm.acknowledged()); err != nil {
 		return err
 	}
 	if f.id == 0 {

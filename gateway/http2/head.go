@@ -161,6 +161,8 @@ func (h *head) check() string {
 		return ":protocol is CONNECT's"
 	case h.scheme == "" || h.path == "":
 		return ":scheme or :path is missing"
+	case h.scheme != "http" && h.scheme != "https": // which of them it was is not the client's to say
+		return ":scheme is neither http nor https"
 	}
 	return ""
 }

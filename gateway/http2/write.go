@@ -183,7 +183,7 @@ func (s *Stream) data(p []byte, whole bool) {
 	s.window -= int64(len(p))
 	c.window -= int64(len(p))
 	if whole {
-		c.calm.earn(2)
+		c.calm.sent()
 	}
 }
 

@@ -582,36 +582,6 @@ func TestHTTP2Attacks(t *testing.T) {
 			}
 		})
 	}
-	for name, flood := range map[string]func(h *rawHTTP2, i int) error{
-		"rapid reset": func(h *rawHTTP2, i int) error {
-			id := uint32(2*i + 1)
-			h.request(id, true, ok...)
-			return h.framer.WriteRSTStream(id, http2.ErrCodeCancel)
-		},
-		"pings":      func(h *rawHTTP2, _ int) error { return h.framer.WritePing(false, [8]byte{}) },
-		"settings":   func(h *rawHTTP2, _ int) error { return h.framer.WriteSettings() },
-		"priorities": func(h *rawHTTP2, _ int) error { return h.framer.WritePriority(1, http2.PriorityParam{}) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			h := newRawHTTP2(t, &rig{t: t, addr: r.addr, dir: r.dir})
-			go func() { _, _ = io.Copy(io.Discard, writerTo{h}) }()
-			for i := range 100000 {
-				if flood(h, i) != nil {
-					return
-				}
-			}
-			t.Error("100,000 frames did not end the connection")
-		})
-	}
-}
-
-// writerTo reads frames away.
-type writerTo struct{ h *rawHTTP2 }
-
-func (w writerTo) Read(p []byte) (int, error) {
-	_, err := w.h.framer.ReadFrame()
-	return len(p), err
 }
 
 // TestRequestsPerConnection ends a connection kindly after its share.

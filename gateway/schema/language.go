@@ -91,7 +91,7 @@ func listenerBlock() Block {
 				{Name: "requests", Kind: Count, Preset: "10000", Min: "1", Max: "1000000000", Summary: "Requests on one HTTP/1.1 or 2 connection; then it is closed kindly."},
 				{Name: "connections", Kind: Count, Preset: "10000", Min: "1", Max: "1000000", Summary: "Open connections."},
 				{Name: "streams", Kind: Count, Preset: "100", Min: "1", Max: "10000", Summary: "Concurrent streams of an HTTP/2 or 3 connection."},
-				{Name: "control", Kind: Count, Preset: "2000", Min: "100", Max: "1000000", Summary: "Frames of an HTTP/2 connection that cost more than they carry (resets, pings, settings, window updates, empty ones): that many at once, a tenth of it each second. Replies that are read give some back. Above, the connection is closed."},
+				{Name: "control", Kind: Count, Preset: "2000", Min: "100", Max: "1000000", Summary: "Frames of an HTTP/2 connection that cost more than they carry (resets, pings, settings, window updates, empty ones): that many at once, a tenth of it each second. What acknowledges a reply is free. Above, the connection is closed."},
 			}},
 			{Name: "timeouts", Summary: "How long one client can make the listener wait.", Arguments: []Argument{
 				{Name: "header", Kind: Span, Preset: "10s", Min: "100ms", Max: "5m", Summary: "From a request's first octet to the end of its head; also the TLS handshake."},
