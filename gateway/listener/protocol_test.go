@@ -497,12 +497,13 @@ type rawHTTP2 struct {
 	framer *http2.Framer
 	block  bytes.Buffer
 	enc    *hpack.Encoder
+	dec    *hpack.Decoder
 }
 
 func newRawHTTP2(t *testing.T, r *rig) *rawHTTP2 {
 	t.Helper()
 	c := r.tlsDial("h2")
-	h := &rawHTTP2{t: t, framer: http2.NewFramer(c, c)}
+	h := &rawHTTP2{t: t, framer: http2.NewFramer(c, c), dec: hpack.NewDecoder(4096, nil)}
 	h.enc = hpack.NewEncoder(&h.block)
 	_, _ = io.WriteString(c, http2.ClientPreface)
 	_ = h.framer.WriteSettings()
@@ -519,7 +520,6 @@ func (h *rawHTTP2) request(id uint32, end bool, fields ...string) {
 
 // answer returns the status of a stream, or "reset", or "gone".
 func (h *rawHTTP2) answer(id uint32) string {
-	dec := hpack.NewDecoder(4096, nil)
 	for {
 		f, err := h.framer.ReadFrame()
 		if err != nil {
@@ -527,7 +527,7 @@ func (h *rawHTTP2) answer(id uint32) string {
 		}
 		switch f := f.(type) {
 		case *http2.HeadersFrame:
-			fields, _ := dec.DecodeFull(f.HeaderBlockFragment())
+			fields, _ := h.dec.DecodeFull(f.HeaderBlockFragment())
 			if f.StreamID == id && len(fields) > 0 {
 				return fields[0].Value
 			}
