@@ -299,10 +299,39 @@ static inline bool postern__room(postern_buffer *b, uint32_t more) {
 	return (!b->full && b->cap - b->len >= more) || postern__grow(b, more);
 }
 
+// postern__copy copies octets that do not overlap. Names and values are mostly short: copying those as one or two words, which
+// may overlap, takes a fraction of what the engine's own operation does.
+static inline void postern__copy(uint8_t *to, const void *octets, uint32_t n) {
+	const uint8_t *from = (const uint8_t *)octets;
+	uint64_t long1, long2;
+	uint32_t word1, word2;
+	uint16_t half;
+	if (n > 16) {
+		__builtin_memcpy(to, from, n);
+	} else if (n >= 8) {
+		__builtin_memcpy(&long1, from, 8);
+		__builtin_memcpy(&long2, from + n - 8, 8);
+		__builtin_memcpy(to, &long1, 8);
+		__builtin_memcpy(to + n - 8, &long2, 8);
+	} else if (n >= 4) {
+		__builtin_memcpy(&word1, from, 4);
+		__builtin_memcpy(&word2, from + n - 4, 4);
+		__builtin_memcpy(to, &word1, 4);
+		__builtin_memcpy(to + n - 4, &word2, 4);
+	} else if (n >= 2) {
+		uint8_t last = from[n - 1];
+		__builtin_memcpy(&half, from, 2);
+		__builtin_memcpy(to, &half, 2);
+		to[n - 1] = last;
+	} else if (n == 1) {
+		to[0] = from[0];
+	}
+}
+
 // postern_add appends a string's octets.
 static inline void postern_add(postern_buffer *b, postern_string s) {
 	if (s.len && postern__room(b, s.len)) {
-		__builtin_memcpy(b->data + b->len, s.data, s.len);
+		postern__copy(b->data + b->len, s.data, s.len);
 		b->len += s.len;
 	}
 }
@@ -772,7 +801,7 @@ static inline void postern__op(postern_result *r, uint8_t code, postern_string k
 	op[1] = 0;
 	op[2] = (uint8_t)key.len;
 	op[3] = (uint8_t)(key.len >> 8);
-	if (key.len) __builtin_memcpy(op + 8, key.data, key.len);
+	postern__copy(op + 8, key.data, key.len);
 	r->open = r->ops.len;
 	r->text = 0;
 	r->ops.len += 8 + key.len;

@@ -108,9 +108,32 @@ impl Writer {
 
     #[inline]
     fn copy(&mut self, octets: &[u8]) {
-        // SAFETY: there is room, and nobody else has the writer's memory.
-        unsafe { core::ptr::copy_nonoverlapping(octets.as_ptr(), self.address.add(self.length), octets.len()) };
-        self.length += octets.len();
+        let (from, n) = (octets.as_ptr(), octets.len());
+        // SAFETY: there is room, and nobody else has the writer's memory. Names and values are mostly short, and copying those as
+        // one or two words, which may overlap, takes a fraction of what the engine's own operation does.
+        unsafe {
+            let to = self.address.add(self.length);
+            match n {
+                8..=16 => {
+                    let last = from.add(n - 8).cast::<u64>().read_unaligned();
+                    to.cast::<u64>().write_unaligned(from.cast::<u64>().read_unaligned());
+                    to.add(n - 8).cast::<u64>().write_unaligned(last);
+                }
+                4..=7 => {
+                    let last = from.add(n - 4).cast::<u32>().read_unaligned();
+                    to.cast::<u32>().write_unaligned(from.cast::<u32>().read_unaligned());
+                    to.add(n - 4).cast::<u32>().write_unaligned(last);
+                }
+                2..=3 => {
+                    let last = from.add(n - 1).read();
+                    to.cast::<u16>().write_unaligned(from.cast::<u16>().read_unaligned());
+                    to.add(n - 1).write(last);
+                }
+                1 => to.write(from.read()),
+                _ => core::ptr::copy_nonoverlapping(from, to, n),
+            }
+        }
+        self.length += n;
     }
 
     /// Appends a text, octets, or several one after the other.
