@@ -99,7 +99,16 @@ type Listener struct {
 	TLS       *TLS          // nil: cleartext, http1 and http2 with prior knowledge only
 	Limits    Limits
 	Timeouts  ListenerTimeouts
+	QUIC      QUIC
 	Range     hcl.Range
+}
+
+// QUIC is what a listener's HTTP/3 connections may use, besides Limits and Timeouts: streams, requests, header (which
+// bounds the handshake) and idle hold for them too.
+type QUIC struct {
+	Window           int64 // octets of a stream that may wait, default 1MiB, 64KiB to 64MiB
+	ConnectionWindow int64 // of all streams of a connection together, default 4MiB, 64KiB to 256MiB
+	EarlyData        bool  // takes requests of safe methods that come before the handshake is over (0-RTT), default false
 }
 
 // Speaks reports whether the listener offers p.
@@ -127,10 +136,10 @@ type Limits struct {
 	Header      int64 // octets of a request's head, default 32KiB, 1KiB to 1MiB
 	Headers     int   // fields in a head, default 100, 1 to 1000
 	Body        int64 // octets of a body, default 10MiB; 0 allows none
-	Requests    int   // requests on one HTTP/1.1 or 2 connection, default 10000; then it is closed kindly
+	Requests    int   // requests on one connection, default 10000; then it is closed kindly
 	Connections int   // open connections of the listener, default 10000
 	Streams     int   // concurrent streams of an HTTP/2 or 3 connection, default 100
-	Control     int   // frames of an HTTP/2 connection that cost more than they carry, at once and ten seconds later again; default 2000
+	Control     int   // frames of an HTTP/2 connection that cost more than they carry: at once, and a tenth each second; default 2000, 100 to 1000000
 }
 
 // ListenerTimeouts bound how long one client can make a listener wait.

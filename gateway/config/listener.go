@@ -12,7 +12,7 @@ func (l *loader) listenerBlocks() {
 	kind := l.main.Find("listener")
 	for _, n := range l.listeners.List {
 		s := schema.Open(l, n.Block, kind)
-		limits, timeouts := s.One("limits"), s.One("timeouts")
+		limits, timeouts, quic := s.One("limits"), s.One("timeouts"), s.One("quic")
 		*n.Value = Listener{
 			Name: n.Name, Address: s.Text("address"), Drain: s.Span("drain"), Range: s.At,
 			Limits: Limits{
@@ -20,6 +20,7 @@ func (l *loader) listenerBlocks() {
 				Requests: int(limits.Count("requests")), Connections: int(limits.Count("connections")), Streams: int(limits.Count("streams")), Control: int(limits.Count("control")),
 			},
 			Timeouts: ListenerTimeouts{Header: timeouts.Span("header"), Body: timeouts.Span("body"), Idle: timeouts.Span("idle"), Write: timeouts.Span("write")},
+			QUIC:     QUIC{Window: quic.Size("window"), ConnectionWindow: quic.Size("connection_window"), EarlyData: quic.Flag("early_data")},
 		}
 		for _, word := range s.Words("protocols") {
 			n.Value.Protocols = append(n.Value.Protocols, map[string]exchange.Protocol{"http1": exchange.HTTP1, "http2": exchange.HTTP2, "http3": exchange.HTTP3}[word])

@@ -61,11 +61,16 @@ func (l *lockedBuffer) String() string {
 
 type observed struct {
 	open    atomic.Int64
+	opened  atomic.Int64 // ever
 	mu      sync.Mutex
 	refused map[string]int
 }
 
-func (o *observed) Opened(string, exchange.Protocol) { o.open.Add(1) }
+func (o *observed) Opened(string, exchange.Protocol) {
+	o.open.Add(1)
+	o.opened.Add(1)
+}
+
 func (o *observed) Closed(string, exchange.Protocol) { o.open.Add(-1) }
 func (o *observed) Refused(_, reason string) {
 	o.mu.Lock()
@@ -88,6 +93,7 @@ func cleartext() *config.Listener {
 		Name: "web", Address: "127.0.0.1:0", Protocols: []exchange.Protocol{exchange.HTTP1, exchange.HTTP2}, Drain: 5 * time.Second,
 		Limits:   config.Limits{Header: 32 << 10, Headers: 100, Body: 10 << 20, Requests: 10000, Connections: 1000, Streams: 100, Control: 2000},
 		Timeouts: config.ListenerTimeouts{Header: 10 * time.Second, Body: 10 * time.Second, Idle: 30 * time.Second, Write: 10 * time.Second},
+		QUIC:     config.QUIC{Window: 1 << 20, ConnectionWindow: 4 << 20},
 	}
 }
 

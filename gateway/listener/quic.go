@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -9,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,7 +58,7 @@ func listenUDP(ctx context.Context, d *door, address string) (*socket, error) {
 		NextProtos: []string{"h3"},
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			if lv := d.live.Load(); lv != nil && lv.tls != nil {
-				return lv.tls.QUIC(), nil
+				return remembering(lv.tls.QUIC(), maxHeaderBytes(lv.cfg)), nil
 			}
 			return nil, errNotOpen
 		},
@@ -73,7 +75,7 @@ func listenUDP(ctx context.Context, d *door, address string) (*socket, error) {
 		}
 		return quicConfigOf(l), nil
 	}}
-	ln, err := transport.Listen(tlsConfig, quicConfig)
+	ln, err := transport.ListenEarly(tlsConfig, quicConfig)
 	if err != nil {
 		_ = udp.Close()
 		return nil, err
@@ -98,11 +100,47 @@ func quicConfigOf(l *config.Listener) *quic.Config {
 		KeepAlivePeriod:                l.Timeouts.Idle / 3, // while an answer takes long; http3 closes what is truly idle
 		MaxIncomingStreams:             int64(l.Limits.Streams),
 		MaxIncomingUniStreams:          16, // control, QPACK, and unknown ones to ignore
-		InitialStreamReceiveWindow:     256 << 10,
-		MaxStreamReceiveWindow:         1 << 20,
-		InitialConnectionReceiveWindow: 512 << 10,
-		MaxConnectionReceiveWindow:     4 << 20,
+		InitialStreamReceiveWindow:     uint64(min(256<<10, l.QUIC.Window)),
+		MaxStreamReceiveWindow:         uint64(l.QUIC.Window),
+		InitialConnectionReceiveWindow: uint64(min(512<<10, l.QUIC.ConnectionWindow)),
+		MaxConnectionReceiveWindow:     uint64(l.QUIC.ConnectionWindow),
+		Allow0RTT:                      earlyData(l),
 	}
+}
+
+// earlyData reports whether requests may come before the handshake is over. A client that has to show a certificate has not
+// done so by then.
+func earlyData(l *config.Listener) bool { return l.QUIC.EarlyData && l.TLS.ClientCA == "" }
+
+// maxHeaderBytes is what the server is told of the limits of a head. It counts 32 octets a field on top; the exact limit is
+// kept by fields.
+func maxHeaderBytes(l *config.Listener) int { return int(l.Limits.Header) + 32*l.Limits.Headers + 256 }
+
+// remembering returns a copy of t whose session tickets hold what the client was told of our settings. Where we grant less
+// by now, a request that comes with such a ticket could be more than is granted: then it has to wait for the handshake (RFC
+// 9114 section 7.2.4.2).
+func remembering(t *tls.Config, granted int) *tls.Config {
+	_, _ = t.DecryptTicket(nil, tls.ConnectionState{}) // makes t choose the keys that all its copies share
+	t = t.Clone()
+	const mark = "postern "
+	t.WrapSession = func(state tls.ConnectionState, session *tls.SessionState) ([]byte, error) {
+		session.Extra = append(session.Extra, append([]byte(mark), strconv.Itoa(granted)...))
+		return t.EncryptTicket(state, session)
+	}
+	t.UnwrapSession = func(identity []byte, state tls.ConnectionState) (*tls.SessionState, error) {
+		session, err := t.DecryptTicket(identity, state)
+		if err != nil || session == nil {
+			return session, err
+		}
+		for _, extra := range session.Extra {
+			if text, ok := bytes.CutPrefix(extra, []byte(mark)); ok {
+				n, err := strconv.Atoi(string(text))
+				session.EarlyData = session.EarlyData && err == nil && n <= granted
+			}
+		}
+		return session, nil
+	}
+	return t
 }
 
 // advise says how to give the socket the buffers it needs when the system does not let it.
@@ -121,7 +159,7 @@ func advise(log *slog.Logger, udp *net.UDPConn, address string) {
 }
 
 // acceptQUIC runs until the listener is closed.
-func (s *socket) acceptQUIC(ln *quic.Listener) {
+func (s *socket) acceptQUIC(ln *quic.EarlyListener) {
 	for failures := 0; ; {
 		qc, err := ln.Accept(context.Background())
 		if errors.Is(err, quic.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
@@ -138,9 +176,8 @@ func (s *socket) acceptQUIC(ln *quic.Listener) {
 			_ = qc.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "too many connections")
 			continue
 		}
-		state := qc.ConnectionState().TLS
 		c := &quicConn{peer: peer{sock: s}, quic: qc, drained: make(chan struct{})}
-		c.Peer = carrier.Peer{Remote: addrPort(qc.RemoteAddr()), Local: s.addr, TLS: exchange.NewTLS(&state), Connection: c}
+		c.Peer = carrier.Peer{Remote: addrPort(qc.RemoteAddr()), Local: s.addr, Connection: c}
 		if !s.join(c) {
 			s.door.open.Add(-1)
 			_ = qc.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
@@ -153,23 +190,33 @@ func (s *socket) acceptQUIC(ln *quic.Listener) {
 // quicConn is an accepted QUIC connection.
 type quicConn struct {
 	peer
-	quic    *quic.Conn
-	active  atomic.Int64  // exchanges
-	drained chan struct{} // closed when drain is called
-	once    sync.Once
+	quic     *quic.Conn
+	active   atomic.Int64  // exchanges
+	requests atomic.Int64  // exchanges that were begun
+	drained  chan struct{} // closed when drain is called
+	once     sync.Once
 }
 
 // serve runs until the connection is closed and its exchanges have returned.
 func (c *quicConn) serve() {
 	l := c.live().cfg
 	observer := c.sock.door.set.cfg.Observer
-	observer.Opened(l.Name, exchange.HTTP3)
 	defer c.sock.leave(c)
+	if !earlyData(l) {
+		select {
+		case <-c.quic.HandshakeComplete():
+		case <-c.quic.Context().Done():
+			observer.Refused(l.Name, "handshake")
+			return
+		}
+	}
+	state := c.quic.ConnectionState().TLS
+	c.TLS = exchange.NewTLS(&state)
+	observer.Opened(l.Name, exchange.HTTP3)
 	defer func() { observer.Closed(l.Name, exchange.HTTP3) }()
 	server := &http3.Server{
-		Handler: http.HandlerFunc(c.serveStream),
-		// The server counts 32 octets a field on top; the exact limit is kept by fields.
-		MaxHeaderBytes: int(l.Limits.Header) + 32*l.Limits.Headers + 256,
+		Handler:        http.HandlerFunc(c.serveStream),
+		MaxHeaderBytes: maxHeaderBytes(l),
 		IdleTimeout:    l.Timeouts.Idle,
 	}
 	var end sync.WaitGroup
@@ -215,7 +262,7 @@ func (c *quicConn) goAway(server *http3.Server, gone <-chan struct{}) {
 
 func (c *quicConn) drain() { c.once.Do(func() { close(c.drained) }) }
 
-// Last is for protocols that can say so with a reply.
+// Last is for protocols that say so with a reply.
 func (c *quicConn) Last() bool { return false }
 
 // Reset is for replies that the end of a connection delimits.
@@ -228,5 +275,38 @@ func (c *quicConn) kill() {
 func (c *quicConn) serveStream(w http.ResponseWriter, r *http.Request) {
 	c.active.Add(1)
 	defer c.active.Add(-1)
-	c.sock.door.set.carrier.HTTP3(w, r, &c.peer.Peer)
+	l := c.live().cfg
+	if c.requests.Add(1) >= int64(l.Limits.Requests) {
+		c.drain()
+	}
+	select {
+	case <-c.quic.HandshakeComplete():
+	default:
+		if !c.early(r, l.Timeouts.Header) {
+			panic(http.ErrAbortHandler)
+		}
+	}
+	p := c.Peer
+	p.Remote = addrPort(c.quic.RemoteAddr()) // a client may move to another address
+	c.sock.door.set.carrier.HTTP3(w, r, &p)
+}
+
+// early decides about a request that came before the handshake was over. Anybody could have recorded it and sent it again,
+// so those of unsafe methods wait until the client has shown that it is there (RFC 8470 section 3); others are marked for
+// the upstream (section 5.1). false: the client did not show.
+func (c *quicConn) early(r *http.Request, wait time.Duration) bool {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		r.Header["Early-Data"] = []string{"1"}
+		return true
+	}
+	late := time.NewTimer(wait)
+	defer late.Stop()
+	select {
+	case <-c.quic.HandshakeComplete():
+		return true
+	case <-r.Context().Done():
+	case <-late.C:
+	}
+	return false
 }

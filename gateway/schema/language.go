@@ -88,7 +88,7 @@ func listenerBlock() Block {
 				{Name: "header", Kind: Size, Preset: "32KiB", Min: "1KiB", Max: "1MiB", Summary: "A request's head."},
 				{Name: "headers", Kind: Count, Preset: "100", Min: "1", Max: "1000", Summary: "Fields of a head."},
 				{Name: "body", Kind: Size, Preset: "10MiB", Min: "0", Max: "1TiB", Summary: "A request's body; 0 allows none."},
-				{Name: "requests", Kind: Count, Preset: "10000", Min: "1", Max: "1000000000", Summary: "Requests on one HTTP/1.1 or 2 connection; then it is closed kindly."},
+				{Name: "requests", Kind: Count, Preset: "10000", Min: "1", Max: "1000000000", Summary: "Requests on one connection; then it is closed kindly."},
 				{Name: "connections", Kind: Count, Preset: "10000", Min: "1", Max: "1000000", Summary: "Open connections."},
 				{Name: "streams", Kind: Count, Preset: "100", Min: "1", Max: "10000", Summary: "Concurrent streams of an HTTP/2 or 3 connection."},
 				{Name: "control", Kind: Count, Preset: "2000", Min: "100", Max: "1000000", Summary: "Frames of an HTTP/2 connection that cost more than they carry (resets, pings, settings, window updates, empty ones): that many at once, a tenth of it each second. What acknowledges a reply is free. Above, the connection is closed."},
@@ -98,6 +98,11 @@ func listenerBlock() Block {
 				{Name: "body", Kind: Span, Preset: "30s", Min: "100ms", Max: "1h", Summary: "Between two reads of a body."},
 				{Name: "idle", Kind: Span, Preset: "75s", Min: "1s", Max: "1h", Summary: "Between two requests of a connection."},
 				{Name: "write", Kind: Span, Preset: "30s", Min: "100ms", Max: "1h", Summary: "For one write to make progress."},
+			}},
+			{Name: "quic", Summary: "HTTP/3 connections. The limits `streams` and `requests` and the timeouts `header` (the handshake) and `idle` hold for them too.", Arguments: []Argument{
+				{Name: "window", Kind: Size, Preset: "1MiB", Min: "64KiB", Max: "64MiB", Summary: "Octets of a stream that may wait to be read, at most."},
+				{Name: "connection_window", Kind: Size, Preset: "4MiB", Min: "64KiB", Max: "256MiB", Summary: "The same for all streams of a connection together."},
+				{Name: "early_data", Kind: Flag, Preset: "false", Summary: "Answers `GET`, `HEAD`, `OPTIONS` and `TRACE` that come with a resumed handshake (0-RTT, RFC 8470) before it is over. Others may send such a request once more: it is forwarded with `early-data: 1`, and an upstream can refuse it with 425. Other methods wait for the handshake."},
 			}},
 		}}
 }
