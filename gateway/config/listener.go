@@ -33,6 +33,12 @@ func (l *loader) listenerBlocks() {
 		} else if n.Value.Speaks(exchange.HTTP3) {
 			l.Errorf(s.Where("protocols"), "Missing TLS", "HTTP/3 is always encrypted: add a tls block or remove http3.")
 		}
+		if quic.Given && !n.Value.Speaks(exchange.HTTP3) {
+			l.Errorf(quic.At, "No HTTP/3", "The block quic is about HTTP/3: add http3 to protocols, or remove the block.")
+		}
+		if n.Value.QUIC.EarlyData && n.Value.TLS != nil && n.Value.TLS.ClientCA != "" {
+			l.Errorf(quic.Where("early_data"), "Early data with client certificates", "What comes before the handshake is over comes before the client has shown its certificate: remove early_data or client_ca.")
+		}
 		l.Address(s, n.Value.Address)
 	}
 	l.clashes()
