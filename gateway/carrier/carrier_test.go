@@ -11,18 +11,18 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/postern-gateway/postern/gateway/caller"
 	"github.com/postern-gateway/postern/gateway/exchange"
-	"github.com/postern-gateway/postern/gateway/http1"
 )
 
 // connection is one that is always there.
-type connection struct{ terms Terms }
+type connection struct{ terms caller.Terms }
 
-func (c *connection) Terms() *Terms { return &c.terms }
-func (c *connection) Begin() bool   { return true }
-func (c *connection) Done()         {}
-func (c *connection) Last() bool    { return false }
-func (c *connection) Reset()        {}
+func (c *connection) Terms() *caller.Terms { return &c.terms }
+func (c *connection) Begin() bool          { return true }
+func (c *connection) Done()                {}
+func (c *connection) Last() bool           { return false }
+func (c *connection) Reset()               {}
 
 // TestStall fires when one wait takes too long, and never because of many short ones.
 func TestStall(t *testing.T) {
@@ -69,7 +69,7 @@ func TestStall(t *testing.T) {
 func TestOrder(t *testing.T) {
 	t.Parallel()
 	var kept *exchange.Exchange
-	e := &Carrier{NewID: func() string { return "x" }, Refused: func(string, string) {}, Handler: func(_ context.Context, x *exchange.Exchange) {
+	e := &Carrier{Service: caller.Service{NewID: func() string { return "x" }, Refused: func(string, string) {}, Handler: func(_ context.Context, x *exchange.Exchange) {
 		kept = x
 		r := x.Reply
 		_, writeErr := r.Write([]byte("x"))
@@ -101,11 +101,11 @@ func TestOrder(t *testing.T) {
 		if _, err := r.Upgrade(nil); err == nil {
 			t.Error("upgrade after the end")
 		}
-	}}
+	}}}
 	w := httptest.NewRecorder()
 	req := httptest.NewRequest("POST", "/a", strings.NewReader("hello"))
 	req.ProtoMajor = 3
-	e.HTTP3(w, req, &Peer{Connection: &connection{Terms{MaxBody: 10, Limits: http1.Limits{Head: 1000, Fields: 10, Body: time.Minute, Write: time.Minute}}}})
+	e.HTTP3(w, req, &caller.Peer{Connection: &connection{caller.Terms{MaxBody: 10, Limits: caller.Limits{Head: 1000, Fields: 10, Body: time.Minute, Write: time.Minute}}}})
 	if w.Code != 200 || w.Body.String() != "ab" {
 		t.Errorf("%d %q", w.Code, w.Body)
 	}

@@ -3,12 +3,13 @@ package carrier
 import (
 	"context"
 
+	"github.com/postern-gateway/postern/gateway/caller"
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/http2"
 )
 
 // HTTP2 answers a stream of HTTP/2.
-func (e *Carrier) HTTP2(ctx context.Context, s *http2.Stream, p *Peer) {
+func (e *Carrier) HTTP2(ctx context.Context, s *http2.Stream, p *caller.Peer) {
 	c := new(streamCall)
 	c.begin(e, p, exchange.HTTP2, s, s)
 	s.ReadTimeout, s.WriteTimeout = c.terms.Body, c.terms.Write

@@ -13,11 +13,12 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
+	"github.com/postern-gateway/postern/gateway/caller"
 	"github.com/postern-gateway/postern/gateway/exchange"
 )
 
 // HTTP3 answers a request of HTTP/3. It panics with http.ErrAbortHandler to have the stream reset.
-func (e *Carrier) HTTP3(w http.ResponseWriter, r *http.Request, p *Peer) {
+func (e *Carrier) HTTP3(w http.ResponseWriter, r *http.Request, p *caller.Peer) {
 	c := new(streamCall)
 	s := &quicStream{w: w, rc: http.NewResponseController(w), r: r}
 	c.begin(e, p, exchange.HTTP3, s, s)
@@ -39,7 +40,7 @@ func (e *Carrier) HTTP3(w http.ResponseWriter, r *http.Request, p *Peer) {
 }
 
 // ordered returns the fields in the order of their names: quic-go keeps no other. large says that there are too many.
-func ordered(r *http.Request, t *Terms) (h exchange.Header, large bool) {
+func ordered(r *http.Request, t *caller.Terms) (h exchange.Header, large bool) {
 	count := 0
 	size := len(r.Method) + len(r.RequestURI) + len(r.Host)
 	for name, values := range r.Header {
@@ -217,7 +218,7 @@ func (s *quicStream) Write(p []byte) (n int, err error) {
 		n, err = s.w.Write(p)
 	}
 	s.writing.end()
-	return n, gone(err)
+	return n, caller.Gone(err)
 }
 
 // Flush implements download.
@@ -228,7 +229,7 @@ func (s *quicStream) Flush() error {
 	s.writing.begin()
 	err := s.rc.Flush()
 	s.writing.end()
-	return gone(err)
+	return caller.Gone(err)
 }
 
 // Accept implements download.
@@ -242,7 +243,7 @@ func (s *quicStream) Accept(h exchange.Header) error {
 	}
 	raw, err := streamer.HTTPStream()
 	if err != nil {
-		return gone(err)
+		return caller.Gone(err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -292,4 +293,31 @@ func (s *quicStream) probe(c *streamCall) {
 	default: // its end, or a fault that a handler without interest in a body need not hear of
 		c.x.Request.Body, c.x.Request.Length = exchange.NoBody, 0
 	}
+}
+
+// lower returns the lower-case form of a canonical name, without an allocation for the usual ones.
+func lower(name string) string {
+	switch name {
+	case "Accept":
+		return "accept"
+	case "Accept-Encoding":
+		return "accept-encoding"
+	case "Accept-Language":
+		return "accept-language"
+	case "Authorization":
+		return "authorization"
+	case "Content-Type":
+		return "content-type"
+	case "Cookie":
+		return "cookie"
+	case "User-Agent":
+		return "user-agent"
+	case "Content-Length":
+		return "content-length"
+	case "Origin":
+		return "origin"
+	case "Referer":
+		return "referer"
+	}
+	return strings.ToLower(name)
 }

@@ -8,19 +8,7 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/http1"
-	"github.com/postern-gateway/postern/gateway/route"
 )
-
-// splitTarget divides an origin-form target into its one canonical path, which is matched, authorised and forwarded, and
-// its raw query.
-func splitTarget(target string) (path, query string, problem *exchange.Problem) {
-	path, query, _ = strings.Cut(target, "?")
-	path, err := route.Canonical(path)
-	if err != nil {
-		return "", "", http1.Malformed("the path is malformed: " + err.Error())
-	}
-	return path, query, nil
-}
 
 // streamHead is what the head of a request of HTTP/2 or 3 says.
 type streamHead struct {
@@ -80,7 +68,7 @@ func (c *streamCall) accept(r *streamHead) *exchange.Problem {
 	if p = http1.CheckTarget(r.target); p != nil {
 		return p
 	}
-	if x.Path, x.Query, p = splitTarget(r.target); p != nil {
+	if x.Path, x.Query, p = http1.SplitTarget(r.target); p != nil {
 		return p
 	}
 	if f.Lengths > 0 && r.length != f.Length {

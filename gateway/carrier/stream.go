@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/postern-gateway/postern/gateway/caller"
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/http1"
 )
@@ -38,7 +39,7 @@ type download interface {
 type streamCall struct {
 	x       exchange.Exchange
 	carrier *Carrier
-	terms   *Terms // as they were when the exchange began
+	terms   *caller.Terms // as they were when the exchange began
 	up      upload
 	down    download
 	body    streamBody
@@ -57,32 +58,25 @@ type streamCall struct {
 }
 
 // begin makes c an exchange of p's.
-func (c *streamCall) begin(e *Carrier, p *Peer, protocol exchange.Protocol, up upload, down download) {
+func (c *streamCall) begin(e *Carrier, p *caller.Peer, protocol exchange.Protocol, up upload, down download) {
 	c.carrier, c.terms, c.up, c.down = e, p.Connection.Terms(), up, down
-	c.x = exchange.Exchange{ID: e.NewID(), Start: time.Now(), Listener: c.terms.Listener, Reply: c}
-	c.x.Request = exchange.Request{
-		Protocol: protocol, Scheme: "http", Body: exchange.NoBody, Remote: p.Remote, Local: p.Local, TLS: p.TLS,
-	}
-	if p.TLS != nil {
-		c.x.Request.Scheme = "https"
-	}
+	e.Begin(&c.x, p, c.terms, protocol, c)
 }
 
 // run has the handler answer; false when the reply is not whole, which the client must be able to tell.
-func (c *streamCall) run(ctx context.Context, p *Peer, problem *exchange.Problem) (whole bool) {
+func (c *streamCall) run(ctx context.Context, p *caller.Peer, problem *exchange.Problem) (whole bool) {
 	if problem != nil {
-		c.carrier.Refused(c.x.Listener, problem.Code)
-		c.problem(problem)
+		c.carrier.Refuse(&c.x, problem)
 	} else {
 		if !p.Connection.Begin() {
 			return false
 		}
 		defer p.Connection.Done()
-		if c.carrier.invoke(ctx, &c.x) {
+		if c.carrier.Invoke(ctx, &c.x) {
 			c.Abort()
 		}
 		if c.open() && ctx.Err() == nil { // otherwise nobody waits for an answer
-			c.problem(&exchange.Problem{Status: 500, Code: "internal_error", Title: "Internal error"})
+			caller.Answer(&c.x, caller.Failed())
 		}
 	}
 	if c.tunnel != nil {
@@ -102,24 +96,10 @@ func (c *streamCall) open() bool {
 	return !c.started && !c.aborted
 }
 
-// problem replies with p as problem details. Errors are the client's loss.
-func (c *streamCall) problem(p *exchange.Problem) {
-	doc := p.JSON(c.x.ID)
-	h := append(exchange.Header{
-		{Name: "content-type", Value: exchange.ProblemType},
-		{Name: "cache-control", Value: "no-store"},
-		{Name: "postern-exchange", Value: c.x.ID},
-	}, p.Header...)
-	if c.Head(p.Status, h, int64(len(doc))) == nil {
-		_, _ = c.Write(doc)
-		_ = c.End(nil)
-	}
-}
-
 // usable reports why the reply can not go on; nil when it can. mu is held.
 func (c *streamCall) usable() error {
 	if c.over || c.aborted || c.ended || c.tunnel != nil {
-		return errOver
+		return caller.ErrOver
 	}
 	return nil
 }
@@ -132,7 +112,7 @@ func (c *streamCall) Interim(status int, h exchange.Header) error {
 		return err
 	}
 	if c.started || status < 100 || status > 199 || status == http.StatusSwitchingProtocols {
-		return errOrder
+		return caller.ErrOrder
 	}
 	if err := c.send(h); err != nil {
 		return err
@@ -153,7 +133,7 @@ func (c *streamCall) Head(status int, h exchange.Header, length int64) error {
 		return err
 	}
 	if c.started || status < 200 || status > 999 {
-		return errOrder
+		return caller.ErrOrder
 	}
 	if err := c.send(h); err != nil {
 		return err
@@ -202,13 +182,13 @@ func (c *streamCall) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	if !c.started {
-		return 0, errOrder
+		return 0, caller.ErrOrder
 	}
 	if c.noBody || len(p) == 0 {
 		return len(p), nil
 	}
 	if c.length >= 0 && c.written+int64(len(p)) > c.length {
-		return 0, errLength
+		return 0, caller.ErrLength
 	}
 	n, err := c.down.Write(p)
 	c.written += int64(n)
@@ -223,7 +203,7 @@ func (c *streamCall) Flush() error {
 		return err
 	}
 	if !c.started {
-		return errOrder
+		return caller.ErrOrder
 	}
 	return c.down.Flush()
 }
@@ -236,11 +216,11 @@ func (c *streamCall) End(trailer exchange.Header) error {
 		return err
 	}
 	if !c.started {
-		return errOrder
+		return caller.ErrOrder
 	}
 	if !c.noBody && c.length >= 0 && c.written != c.length {
 		c.aborted = true
-		return errLength
+		return caller.ErrLength
 	}
 	allowed := c.slots[:0]
 	for _, f := range trailer {

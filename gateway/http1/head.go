@@ -7,20 +7,25 @@ import (
 	"strings"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/route"
 )
 
-// Head is the head of a request as a Guard read it (RFC 9112 section 3 and RFC 9110 section 5).
+var (
+	crlf    = []byte("\r\n")
+	newline = crlf[1:]
+)
+
+// Head is the head of a request as it was read (RFC 9112 section 3 and RFC 9110 section 5). Its strings share one piece
+// of memory.
 type Head struct {
 	Method    string
 	Minor     int    // of the version: 0 or 1
 	Authority string // host[:port], lower case; empty only in HTTP/1.0
 	Target    string // origin-form: begins with "/", has no fragment and no octet that must be encoded
 	Header    exchange.Header
-	Trailer   exchange.Header   // complete when the body has been read to its end
-	Length    int64             // of the body; -1: chunked
-	Upgrade   string            // "websocket" or empty
-	Expect    bool              // the client waits for 100 before it sends the body
-	Problem   *exchange.Problem // set: the request is refused with it, and nothing else is set
+	Length    int64  // of the body; -1: chunked
+	Upgrade   string // "websocket" or empty
+	Expect    bool   // the client waits for 100 before it sends the body
 
 	close, keepAlive bool
 }
@@ -40,88 +45,108 @@ func NotImplemented(detail string) *exchange.Problem {
 	return &exchange.Problem{Status: 501, Code: "not_implemented", Title: "Not implemented", Detail: detail}
 }
 
-// parseHead reads a complete head, from the request line to the empty line. It changes b. What it does not understand
-// it refuses: two readings of one message are how requests are smuggled.
-func parseHead(b []byte, maxFields int) (*Head, *exchange.Problem) {
-	line, rest, _ := bytes.Cut(b, crlf)
-	h := &Head{}
-	target, problem := h.requestLine(line)
+// parse reads a complete head, from the request line to the empty line, whose lines all end with CR LF. It changes b. What it
+// does not understand it refuses: two readings of one message are how requests are smuggled. Fields go to where h.Header
+// has room already.
+func (h *Head) parse(b []byte, maxFields int) *exchange.Problem {
+	first := bytes.IndexByte(b, '\n') + 1
+	method, target, problem := h.requestLine(b[:first-2])
 	if problem != nil {
-		return nil, problem
+		return problem
 	}
-	count := bytes.Count(rest, crlf) - 1
+	count := bytes.Count(b[first:], newline) - 1
 	if count > maxFields {
-		return nil, TooLarge()
+		return TooLarge()
 	}
-	h.Header = make(exchange.Header, 0, count)
+	for rest := b[first:]; len(rest) > 2; {
+		end := bytes.IndexByte(rest, '\n')
+		if !lowerField(rest[:end-1]) {
+			return Malformed("a header field is malformed")
+		}
+		rest = rest[end+1:]
+	}
+	text := string(b) // the one allocation of all strings of the head
+	h.Method = text[:method]
+	if problem := CheckMethod(h.Method); problem != nil {
+		return problem
+	}
+	if count > cap(h.Header) {
+		h.Header = make(exchange.Header, 0, count)
+	}
 	f := Fields{Length: -1}
-	for {
-		line, rest, _ = bytes.Cut(rest, crlf)
-		if len(line) == 0 {
+	for rest := text[first:]; len(rest) > 2; {
+		end := strings.IndexByte(rest, '\n')
+		colon := strings.IndexByte(rest, ':')
+		if problem := f.Add(&h.Header, rest[:colon], trim(rest[colon+1:end-1])); problem != nil {
+			return problem
+		}
+		rest = rest[end+1:]
+	}
+	return h.finish(&f, text[method+1:method+1+target])
+}
+
+// findEnd returns the length of the head that b begins with, or 0 when it is not complete, having looked at searched octets
+// before. Every line must end with CR LF.
+func findEnd(b []byte, searched int, limit int64) (end, looked int, problem *exchange.Problem) {
+	if len(b) > 0 && !isToken(b[0]) {
+		return 0, 0, Malformed("the request line does not begin with a method")
+	}
+	for searched < len(b) {
+		i := bytes.IndexByte(b[searched:], '\n')
+		if i < 0 {
+			searched = len(b)
 			break
 		}
-		name, value, ok := parseField(line)
-		if !ok {
-			return nil, Malformed("a header field is malformed")
+		i += searched
+		if i == 0 || b[i-1] != '\r' {
+			return 0, 0, Malformed("a line does not end with CR LF")
 		}
-		if problem := f.Add(&h.Header, name, value); problem != nil {
-			return nil, problem
+		searched = i + 1
+		if i >= 3 && b[i-2] == '\n' {
+			if int64(searched) > limit {
+				return 0, 0, TooLarge()
+			}
+			return searched, searched, nil
 		}
 	}
-	return h, h.finish(&f, target)
+	if int64(len(b)) > limit {
+		return 0, 0, TooLarge()
+	}
+	return 0, searched, nil
 }
 
 // maxMethod bounds the name of a method, in octets.
 const maxMethod = 64
 
-// requestLine reads METHOD SP TARGET SP VERSION with exactly one space between them.
-func (h *Head) requestLine(line []byte) (target string, problem *exchange.Problem) {
-	method, rest, ok := bytes.Cut(line, []byte(" "))
-	uri, version, ok2 := bytes.Cut(rest, []byte(" "))
-	if !ok || !ok2 || len(method) == 0 || len(uri) == 0 {
-		return "", Malformed("the request line is malformed")
+// requestLine reads METHOD SP TARGET SP VERSION with exactly one space between them, and returns the lengths of the first
+// two.
+func (h *Head) requestLine(line []byte) (method, target int, problem *exchange.Problem) {
+	method = bytes.IndexByte(line, ' ')
+	if method <= 0 {
+		return 0, 0, Malformed("the request line is malformed")
 	}
-	if len(method) > maxMethod {
-		return "", NotImplemented("no method has such a long name")
+	target = bytes.IndexByte(line[method+1:], ' ')
+	if target <= 0 {
+		return 0, 0, Malformed("the request line is malformed")
 	}
-	for _, c := range method {
+	if method > maxMethod {
+		return 0, 0, NotImplemented("no method has such a long name")
+	}
+	for _, c := range line[:method] {
 		if !isToken(c) {
-			return "", Malformed("the method is malformed")
+			return 0, 0, Malformed("the method is malformed")
 		}
 	}
-	switch string(version) {
-	case "HTTP/1.1":
+	switch version := line[method+target+2:]; {
+	case string(version) == "HTTP/1.1":
 		h.Minor = 1
-	case "HTTP/1.0":
+	case string(version) == "HTTP/1.0":
+	case len(version) == len("HTTP/1.1") && string(version[:5]) == "HTTP/":
+		return 0, 0, &exchange.Problem{Status: 505, Code: "version_not_supported", Title: "HTTP version not supported"}
 	default:
-		if len(version) == 8 && bytes.HasPrefix(version, []byte("HTTP/")) {
-			return "", &exchange.Problem{Status: 505, Code: "version_not_supported", Title: "HTTP version not supported"}
-		}
-		return "", Malformed("the request line is malformed")
+		return 0, 0, Malformed("the request line is malformed")
 	}
-	h.Method = internMethod(method)
-	return string(uri), CheckMethod(h.Method)
-}
-
-// internMethod avoids an allocation for the usual methods.
-func internMethod(b []byte) string {
-	switch string(b) {
-	case "GET":
-		return "GET"
-	case "POST":
-		return "POST"
-	case "PUT":
-		return "PUT"
-	case "HEAD":
-		return "HEAD"
-	case "DELETE":
-		return "DELETE"
-	case "PATCH":
-		return "PATCH"
-	case "OPTIONS":
-		return "OPTIONS"
-	}
-	return string(b)
+	return method, target, nil
 }
 
 // CheckMethod refuses methods that are no requests for a resource: a gateway is no tunnel, and PRI begins HTTP/2.
@@ -202,6 +227,17 @@ func (h *Head) setTarget(target string) *exchange.Problem {
 	return CheckTarget(target)
 }
 
+// SplitTarget divides an origin-form target into its one canonical path, which is matched, authorised and forwarded, and its
+// raw query.
+func SplitTarget(target string) (path, query string, problem *exchange.Problem) {
+	path, query, _ = strings.Cut(target, "?")
+	path, err := route.Canonical(path)
+	if err != nil {
+		return "", "", Malformed("the path is malformed: " + err.Error())
+	}
+	return path, query, nil
+}
+
 // CheckTarget refuses a target with an octet that must be encoded. A fragment is never sent (RFC 9112 section 3.2.1).
 func CheckTarget(target string) *exchange.Problem {
 	for i := range len(target) {
@@ -212,30 +248,61 @@ func CheckTarget(target string) *exchange.Problem {
 	return nil
 }
 
-// parseField reads "name: value" and lower-cases the name. It changes line. Neither white space before the colon nor a
-// folded line is a field (RFC 9112 section 5).
-func parseField(line []byte) (name, value string, ok bool) {
-	colon := bytes.IndexByte(line, ':')
-	if colon <= 0 {
-		return "", "", false
-	}
-	for i, c := range line[:colon] {
+// lowerField reports whether line is "name: value", and lower-cases the name in its place. Neither white space before the
+// colon nor a folded line is a field (RFC 9112 section 5).
+func lowerField(line []byte) bool {
+	i := 0
+	for ; i < len(line); i++ {
+		c := line[i]
 		if !isToken(c) {
-			return "", "", false
+			break
 		}
 		if c >= 'A' && c <= 'Z' {
 			line[i] = c | 0x20
 		}
 	}
-	v := bytes.Trim(line[colon+1:], " \t")
-	for _, c := range v {
-		if c < ' ' && c != '\t' || c == 0x7f {
-			return "", "", false
+	return i > 0 && i < len(line) && line[i] == ':' && !hasControl(line[i+1:])
+}
+
+// parseField reads a line that lowerField knows.
+func parseField(line []byte) (name, value string, ok bool) {
+	if !lowerField(line) {
+		return "", "", false
+	}
+	name, value, _ = strings.Cut(string(line), ":")
+	return name, trim(value), true
+}
+
+// trim takes optional white space off both ends (RFC 9110 section 5.6.3).
+func trim(s string) string {
+	for len(s) > 0 && (s[0] == ' ' || s[0] == '\t') {
+		s = s[1:]
+	}
+	for len(s) > 0 && (s[len(s)-1] == ' ' || s[len(s)-1] == '\t') {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
+// hasControl reports whether b has an octet that may not stand in a field's value (RFC 9110 section 5.5): a control
+// character other than a tab. It looks at eight octets at a time.
+func hasControl[T string | []byte](b T) bool {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	i := 0
+	for ; i+8 <= len(b); i += 8 {
+		w := uint64(b[i]) | uint64(b[i+1])<<8 | uint64(b[i+2])<<16 | uint64(b[i+3])<<24 |
+			uint64(b[i+4])<<32 | uint64(b[i+5])<<40 | uint64(b[i+6])<<48 | uint64(b[i+7])<<56
+		del := w ^ 0x7f*ones
+		if ((w-' '*ones)&^w|(del-ones)&^del)&highs != 0 { // one is below a space, or one is DEL
+			break
 		}
 	}
-	// One string for both; most names then need no allocation of their own.
-	both := string(line[:colon]) + string(v)
-	return both[:colon], both[colon:], true
+	for ; i < len(b); i++ {
+		if c := b[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return true
+		}
+	}
+	return false
 }
 
 // parseChunkSize reads a chunk-size line without its end. extension is how many octets of it are no size.
@@ -262,14 +329,9 @@ func parseChunkSize(line []byte) (size int64, extension int, ok bool) {
 	if i == 0 || i > 16 {
 		return 0, 0, false
 	}
-	rest := bytes.TrimLeft(line[i:], " \t")
-	if len(line[i:]) > 0 && (len(rest) == 0 || rest[0] != ';') {
+	// White space before an extension is grammatical and "bad"; not every recipient takes it for nothing.
+	if rest := line[i:]; len(rest) > 0 && rest[0] != ';' || hasControl(rest) {
 		return 0, 0, false
-	}
-	for _, c := range rest {
-		if c < ' ' && c != '\t' || c == 0x7f {
-			return 0, 0, false
-		}
 	}
 	return size, len(line) - i, true
 }
@@ -287,32 +349,33 @@ func isToken(c byte) bool {
 	return uint64(high)>>(c-64)&1 != 0
 }
 
+func badHost() *exchange.Problem { return Malformed("the host is malformed") }
+
 // CanonicalHost checks host[:port] (RFC 3986 section 3.2) and lower-cases it. It must not be empty.
 func CanonicalHost(s string) (string, *exchange.Problem) {
-	bad := Malformed("the host is malformed")
 	host, port := s, ""
 	if i := strings.LastIndexByte(s, ':'); i >= 0 && !strings.HasSuffix(s, "]") {
 		host, port = s[:i], s[i+1:]
 		n := 0
 		for _, c := range []byte(port) {
 			if c < '0' || c > '9' || n > 65535 {
-				return "", bad
+				return "", badHost()
 			}
 			n = n*10 + int(c-'0')
 		}
 		if n > 65535 {
-			return "", bad
+			return "", badHost()
 		}
 		if port == "" {
 			s = host // "host:" is host
 		}
 	}
 	if host == "" || len(host) > 255 {
-		return "", bad
+		return "", badHost()
 	}
 	if host[0] == '[' {
 		if a, err := netip.ParseAddr(strings.TrimSuffix(host[1:], "]")); err != nil || !a.Is6() || a.Zone() != "" || host[len(host)-1] != ']' {
-			return "", bad
+			return "", badHost()
 		}
 		return strings.ToLower(s), nil
 	}
@@ -324,7 +387,7 @@ func CanonicalHost(s string) (string, *exchange.Problem) {
 			upper = true
 		default:
 			// Percent-encoding and sub-delimiters are grammatical and in no name that resolves.
-			return "", bad
+			return "", badHost()
 		}
 	}
 	if upper {

@@ -11,11 +11,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/postern-gateway/postern/gateway/carrier"
+	"github.com/postern-gateway/postern/gateway/caller"
 	"github.com/postern-gateway/postern/gateway/certificate"
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
-	"github.com/postern-gateway/postern/gateway/http1"
 )
 
 // door is one configured listener: at most one TCP and one UDP socket on the same port.
@@ -31,7 +30,7 @@ type door struct {
 type live struct {
 	cfg   *config.Listener
 	tls   *certificate.Store // nil: cleartext
-	terms carrier.Terms
+	terms caller.Terms
 }
 
 func newDoor(s *Set) *door { return &door{set: s} }
@@ -53,9 +52,9 @@ type plan struct {
 
 // prepare reads certificates and opens the sockets that are missing, without accepting anything yet.
 func (d *door) prepare(ctx context.Context, l *config.Listener) (p *plan, err error) {
-	p = &plan{door: d, live: &live{cfg: l, terms: carrier.Terms{
+	p = &plan{door: d, live: &live{cfg: l, terms: caller.Terms{
 		Listener: l.Name, MaxBody: l.Limits.Body,
-		Limits: http1.Limits{
+		Limits: caller.Limits{
 			Head: l.Limits.Header, Fields: l.Limits.Headers,
 			Header: l.Timeouts.Header, Body: l.Timeouts.Body, Idle: l.Timeouts.Idle, Write: l.Timeouts.Write,
 		},

@@ -1,23 +1,21 @@
 // Package listener opens the sockets of a configuration and speaks HTTP/1.1, 2 and 3 on them in front of one handler.
 // Its main type is Set: Apply reconciles it with a new configuration without dropping a connection.
 //
-// HTTP/1.1 and 2 come in through the standard server and HTTP/3 through quic-go, each behind the thin adapter of package
-// carrier; nothing above this package knows which it was. What the standard server is too lenient about is refused before
-// it sees it: http1.Guard follows HTTP/1.1 framing octet by octet, and carrier checks what HTTP/2 and 3 let through.
+// HTTP/1.1 is spoken by package http1; HTTP/2 by package http2 and HTTP/3 by quic-go, whose streams package carrier makes
+// exchanges of. Nothing above this package knows which it was.
 package listener
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"log"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"sync"
 	"time"
 
+	"github.com/postern-gateway/postern/gateway/caller"
 	"github.com/postern-gateway/postern/gateway/carrier"
 	"github.com/postern-gateway/postern/gateway/certificate"
 	"github.com/postern-gateway/postern/gateway/config"
@@ -56,7 +54,7 @@ type Set struct {
 	log     *slog.Logger
 	carrier *carrier.Carrier
 	pools   *http2.Pools
-	http    *http.Server // serves HTTP/1.1 connections; it never listens itself
+	http1   *http1.Server
 	ca      *certificate.Authority
 
 	mu     sync.Mutex // serialises Apply and Shutdown
@@ -80,47 +78,11 @@ func New(cfg Config) *Set {
 		cfg.Observer = nobody{}
 	}
 	s := &Set{cfg: cfg, log: cfg.Log, doors: make(map[string]*door), pools: http2.NewPools(), ca: certificate.NewAuthority(cfg.Dir)}
-	s.carrier = &carrier.Carrier{Log: s.log, Handler: cfg.Handler, NewID: cfg.NewID, Refused: cfg.Observer.Refused}
+	service := caller.Service{Log: s.log, Handler: cfg.Handler, NewID: cfg.NewID, Refused: cfg.Observer.Refused}
+	s.http1, s.carrier = http1.NewServer(service), &carrier.Carrier{Service: service}
 	s.hard, s.cut = context.WithCancel(context.Background())
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	s.http = &http.Server{
-		Handler:                      http.HandlerFunc(s.serveHTTP1),
-		Protocols:                    protocols,
-		DisableGeneralOptionsHandler: true,
-		// The guard in front of the server keeps every limit and every deadline, so that they can change while a
-		// connection is open; the server has none of its own. What it sees of a head is a few octets.
-		MaxHeaderBytes: 4 << 10,
-		ErrorLog:       quiet(s.log),
-		BaseContext:    func(l net.Listener) context.Context { return l.(*oneConn).ctx },
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, guardKey{}, c)
-		},
-	}
 	return s
 }
-
-// serveHTTP1 answers a request that a connection's guard has released.
-func (s *Set) serveHTTP1(w http.ResponseWriter, r *http.Request) {
-	g, ok := r.Context().Value(guardKey{}).(*guarded)
-	if !ok {
-		panic(http.ErrAbortHandler)
-	}
-	g.conn.requests.Add(1)
-	s.carrier.HTTP1(w, r, &g.conn.peer.Peer, g.Guard)
-}
-
-// guarded is an HTTP/1.1 connection as the standard server sees it.
-type guarded struct {
-	*http1.Guard
-	conn *conn
-}
-
-// guardKey finds the guard of an HTTP/1.1 request's connection in its context.
-type guardKey struct{}
-
-// quiet gives the standard server a logger: what it has to say is about one client, so it is for debugging.
-func quiet(l *slog.Logger) *log.Logger { return slog.NewLogLogger(l.Handler(), slog.LevelDebug) }
 
 // nobody is the Observer of a Set that has none.
 type nobody struct{}

@@ -18,7 +18,7 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
-	"github.com/postern-gateway/postern/gateway/carrier"
+	"github.com/postern-gateway/postern/gateway/caller"
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
 )
@@ -177,7 +177,7 @@ func (s *socket) acceptQUIC(ln *quic.EarlyListener) {
 			continue
 		}
 		c := &quicConn{peer: peer{sock: s}, quic: qc, drained: make(chan struct{})}
-		c.Peer = carrier.Peer{Remote: addrPort(qc.RemoteAddr()), Local: s.addr, Connection: c}
+		c.Peer = caller.Peer{Remote: addrPort(qc.RemoteAddr()), Local: s.addr, Connection: c}
 		if !s.join(c) {
 			s.door.open.Add(-1)
 			_ = qc.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")

@@ -6,17 +6,15 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/http"
 	"net/netip"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/postern-gateway/postern/gateway/carrier"
+	"github.com/postern-gateway/postern/gateway/caller"
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
-	"github.com/postern-gateway/postern/gateway/http1"
 	"github.com/postern-gateway/postern/gateway/http2"
 )
 
@@ -65,7 +63,7 @@ func (s *socket) acceptTCP(ln net.Listener) {
 			continue
 		}
 		c := &conn{Conn: raw, peer: peer{sock: s}}
-		c.Peer = carrier.Peer{Remote: addrPort(raw.RemoteAddr()), Local: addrPort(raw.LocalAddr()), Connection: c}
+		c.Peer = caller.Peer{Remote: addrPort(raw.RemoteAddr()), Local: addrPort(raw.LocalAddr()), Connection: c}
 		if !s.join(c) {
 			s.door.open.Add(-1)
 			_ = raw.Close()
@@ -90,17 +88,14 @@ type conn struct {
 
 // peer is what conn and quicConn have in common.
 type peer struct {
-	carrier.Peer
+	caller.Peer
 	sock *socket
 }
 
-func (p *peer) live() *live           { return p.sock.door.live.Load() }
-func (p *peer) Terms() *carrier.Terms { return &p.live().terms }
-func (p *peer) Begin() bool           { return p.sock.begin() }
-func (p *peer) Done()                 { p.sock.busy.Done() }
-
-// Limits implements http1.Owner.
-func (c *conn) Limits() *http1.Limits { return &c.live().terms.Limits }
+func (p *peer) live() *live          { return p.sock.door.live.Load() }
+func (p *peer) Terms() *caller.Terms { return &p.live().terms }
+func (p *peer) Begin() bool          { return p.sock.begin() }
+func (p *peer) Done()                { p.sock.busy.Done() }
 
 // Close closes the connection, once.
 func (c *conn) Close() error {
@@ -127,12 +122,13 @@ func (c *conn) CloseWrite() error {
 	return nil
 }
 
-// Reset makes closing the connection an error for the client: a reply that only the end of the connection delimits must
-// not look whole.
+// Reset closes the connection so that it is an error for the client: a reply that only the end of the connection delimits
+// must not look whole.
 func (c *conn) Reset() {
 	if t, ok := c.Conn.(*net.TCPConn); ok {
 		_ = t.SetLinger(0)
 	}
+	_ = c.Close()
 }
 
 func (c *conn) kill() { _ = c.Close() }
@@ -217,13 +213,35 @@ func (c *conn) serve() {
 		c.serveHTTP2(rw, lv.cfg)
 		return
 	}
-	g := http1.New(c, rw, early)
-	if !c.speak(p, g.Drain) {
-		_ = rw.Close()
+	c.serveHTTP1(rw, early)
+}
+
+// serveHTTP1 returns when the connection is closed.
+func (c *conn) serveHTTP1(rw net.Conn, early []byte) {
+	defer func() { _ = c.Close() }()
+	if !c.sock.begin() {
 		return
 	}
-	serveOne(c.sock.door.set.http, &oneConn{ctx: c.sock.ctx, conn: &guarded{g, c}})
+	defer c.sock.busy.Done()
+	if rw == c {
+		rw = c.Conn // without us in between, several pieces can leave in one write
+	}
+	c.Connection = alone{c}
+	h := c.sock.door.set.http1.Conn(rw, early, &c.peer.Peer)
+	if c.speak(exchange.HTTP1, h.Drain) {
+		h.Serve(c.sock.ctx)
+	}
 }
+
+// alone is a connection whose exchanges run in its own goroutine: they are counted, and waited for with it.
+type alone struct{ *conn }
+
+func (a alone) Begin() bool {
+	a.requests.Add(1)
+	return true
+}
+
+func (alone) Done() {}
 
 func (c *conn) refuseHandshake(l *config.Listener, err error) {
 	set := c.sock.door.set
@@ -247,29 +265,3 @@ func looksLikeHTTP(b []byte) bool {
 	}
 	return false
 }
-
-// serveOne has server serve one connection. It returns at once.
-func serveOne(server *http.Server, one *oneConn) {
-	_ = server.Serve(one)
-	if !one.taken {
-		_ = one.conn.Close()
-	}
-}
-
-// oneConn is a net.Listener of one connection.
-type oneConn struct {
-	ctx   context.Context
-	conn  net.Conn
-	taken bool
-}
-
-func (o *oneConn) Accept() (net.Conn, error) {
-	if o.taken {
-		return nil, net.ErrClosed
-	}
-	o.taken = true
-	return o.conn, nil
-}
-
-func (o *oneConn) Close() error   { return nil }
-func (o *oneConn) Addr() net.Addr { return o.conn.LocalAddr() }
