@@ -5,7 +5,6 @@ package pool
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/http1/client"
 )
 
 // Errors a Pool gives besides those of dialling.
@@ -36,10 +36,11 @@ const firstStreams = 10
 
 // Link is a connection in a pool.
 type Link struct {
-	Conn     Conn
 	Protocol exchange.Protocol
 
-	meter    *meter
+	one      *client.Conn                 // HTTP/1.1
+	many     shared                       // HTTP/2 and 3; one of the two is not nil
+	scheme   string                       // for many
 	hook     func(func(*http.ClientConn)) // HTTP/2: calls back when streams become free
 	born     time.Time
 	used     time.Time // when it last became idle
@@ -47,14 +48,51 @@ type Link struct {
 	answered bool      // the peer's settings are known
 	retired  bool      // no new requests; closed when streams is 0
 	once     bool      // never kept: an upgrade's
-	tunnel   io.Closer // the raw connection after an upgrade; conn has let go of it
+	lent     bool      // HTTP/1.1: in use
 }
 
 // Shared reports whether several exchanges can be on the connection at once.
-func (l *Link) Shared() bool { return l.Protocol != exchange.HTTP1 }
+func (l *Link) Shared() bool { return l.one == nil }
 
-// Wrote is how many octets were written to an HTTP/1.1 connection, or were about to be.
-func (l *Link) Wrote() int64 { return l.meter.wrote.Load() }
+// Do sends r once and reads the head of its response into resp; the exchange lasts until the link is put back. Nothing below
+// it repeats a request on another connection. Over HTTP/2 and 3 the exchange ends with ctx. Over HTTP/1.1 nobody looks
+// at ctx, because that would cost many exchanges more than it is worth: Abort ends it. Errors are *client.Error.
+func (l *Link) Do(ctx context.Context, r *client.Request, resp *client.Response) error {
+	if l.one != nil {
+		return l.one.Do(r, resp)
+	}
+	return l.roundTrip(ctx, r, resp)
+}
+
+// Abort makes the exchange on an HTTP/1.1 connection fail. It may be called from any goroutine until the link is put back.
+func (l *Link) Abort() {
+	if l.one != nil {
+		l.one.Abort()
+	}
+}
+
+// Close ends the exchange and closes a link of Dial's.
+func (l *Link) Close() {
+	if l.one != nil {
+		l.one.End()
+	}
+	l.close()
+}
+
+func (l *Link) close() {
+	if l.one != nil {
+		_ = l.one.Close() // what it was used for has its own error
+		return
+	}
+	_ = l.many.Close() // as above
+}
+
+func (l *Link) err() error {
+	if l.one != nil {
+		return l.one.Err()
+	}
+	return l.many.Err()
+}
 
 // Pool is the connections to one endpoint: HTTP/1.1 ones lent to one exchange at a time, the most recently used first,
 // and HTTP/2 and 3 ones lent to several.
@@ -63,12 +101,12 @@ type Pool struct {
 	dialer *dialer
 
 	mu       sync.Mutex
-	lent     map[*Link]struct{} // HTTP/1.1, in use
-	idle     []*Link            // HTTP/1.1, most recently used last
+	single   map[*Link]struct{} // HTTP/1.1, idle or not
+	idle     []*Link            // of these, most recently used last
 	multi    []*Link            // HTTP/2 and 3
 	open     int                // all of them, and those being opened
 	dialling int
-	single   bool         // the endpoint turned out to speak HTTP/1.1: connections are opened side by side
+	apart    bool         // the endpoint turned out to speak HTTP/1.1: connections are opened side by side
 	waiters  []chan error // first come first served; nil: look again
 	closed   bool
 }
@@ -91,8 +129,8 @@ type Config struct {
 func New(c Config) *Pool {
 	d := newDialer(c)
 	protocol := c.Protocol
-	single := protocol != "http2" && protocol != "http3" && (protocol != "auto" || d.scheme == "http")
-	return &Pool{limits: c, dialer: d, lent: map[*Link]struct{}{}, single: single}
+	apart := protocol != "http2" && protocol != "http3" && (protocol != "auto" || d.scheme == "http")
+	return &Pool{limits: c, dialer: d, single: map[*Link]struct{}{}, apart: apart}
 }
 
 // Upgrades reports whether GetUpgrade can be used.
@@ -101,18 +139,14 @@ func (p *Pool) Upgrades() bool { return p.dialer.upgrade != nil }
 // Dial opens a connection outside the pool, for a health check. The caller closes it.
 func (p *Pool) Dial(ctx context.Context) (*Link, error) { return p.dialer.dial(ctx, false) }
 
-// Get lends a connection on which one RoundTrip is reserved. It waits and dials for at most timeout.
-func (p *Pool) Get(ctx context.Context, timeout time.Duration) (l *Link, err error) {
+// Get lends a connection on which one exchange is reserved. It waits and dials for at most timeout.
+func (p *Pool) Get(ctx context.Context, timeout time.Duration) (*Link, error) {
 	p.mu.Lock()
-	if l := p.take(time.Now()); l != nil || p.closed {
-		p.mu.Unlock()
-		if l == nil {
-			return nil, ErrClosed
-		}
+	l := p.take(time.Now())
+	p.mu.Unlock()
+	if l != nil && p.fresh(l) {
 		return l, nil
 	}
-	p.mu.Unlock()
-
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, ErrConnect)
 	defer cancel()
 	for {
@@ -123,9 +157,12 @@ func (p *Pool) Get(ctx context.Context, timeout time.Duration) (l *Link, err err
 		}
 		if l := p.take(time.Now()); l != nil {
 			p.mu.Unlock()
-			return l, nil
+			if p.fresh(l) {
+				return l, nil
+			}
+			continue
 		}
-		if p.open < p.limits.Connections && (p.single || p.dialling == 0) {
+		if p.open < p.limits.Connections && (p.apart || p.dialling == 0) {
 			p.open++
 			p.dialling++
 			p.mu.Unlock()
@@ -137,7 +174,7 @@ func (p *Pool) Get(ctx context.Context, timeout time.Duration) (l *Link, err err
 		}
 		turn := make(chan error, 1)
 		p.waiters = append(p.waiters, turn)
-		dialling := p.dialling > 0 && !p.single
+		dialling := p.dialling > 0 && !p.apart
 		p.mu.Unlock()
 		select {
 		case err := <-turn:
@@ -160,7 +197,20 @@ func (p *Pool) Get(ctx context.Context, timeout time.Duration) (l *Link, err err
 	}
 }
 
-// take finds an open connection and reserves a RoundTrip on it. p.mu is held.
+// fresh reports whether a connection that take gave can be used. One that its peer closed meanwhile, or on which something
+// came that nobody asked for, is closed.
+func (p *Pool) fresh(l *Link) bool {
+	if l.one == nil || l.one.Fresh() {
+		return true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.drop(l)
+	p.wake() // there is room for another
+	return false
+}
+
+// take finds a connection, of HTTP/1.1 one that may be open, and reserves an exchange on it. p.mu is held.
 func (p *Pool) take(now time.Time) *Link {
 	if p.closed {
 		return nil
@@ -168,8 +218,8 @@ func (p *Pool) take(now time.Time) *Link {
 	for len(p.idle) > 0 {
 		l := p.idle[len(p.idle)-1]
 		p.idle = p.idle[:len(p.idle)-1]
-		if now.Sub(l.used) < p.limits.IdleTimeout && now.Sub(l.born) < maxAge && l.meter.reads.Load() && l.Conn.Err() == nil && l.Conn.Reserve() == nil {
-			p.lent[l] = struct{}{}
+		if now.Sub(l.used) < p.limits.IdleTimeout && now.Sub(l.born) < maxAge {
+			l.lent = true
 			return l
 		}
 		p.drop(l)
@@ -177,11 +227,11 @@ func (p *Pool) take(now time.Time) *Link {
 	for i := 0; i < len(p.multi); i++ {
 		l := p.multi[i]
 		switch {
-		case l.Conn.Err() != nil:
+		case l.err() != nil:
 			l.retired = true
 		case now.Sub(l.born) >= maxAge && p.open < p.limits.Connections:
 			l.retired = true
-		case !l.retired && (l.answered || l.streams < firstStreams) && l.Conn.Reserve() == nil:
+		case !l.retired && (l.answered || l.streams < firstStreams) && l.many.Reserve() == nil:
 			l.streams++
 			return l
 		}
@@ -196,26 +246,22 @@ func (p *Pool) take(now time.Time) *Link {
 
 // drop closes a connection that is in no list any more. p.mu is held.
 func (p *Pool) drop(l *Link) {
-	_ = l.Conn.Close() // what it was used for has its own error
-	if l.tunnel != nil {
-		_ = l.tunnel.Close()
+	if l.one != nil {
+		if _, ok := p.single[l]; !ok {
+			return // it was closed by force
+		}
+		delete(p.single, l)
 	}
+	l.close()
 	p.open--
-}
-
-// Adopt notes that an upgrade took over the raw connection, for Kill.
-func (p *Pool) Adopt(l *Link, raw io.Closer) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	l.tunnel = raw
 }
 
 // dial opens a connection; p.open and p.dialling were counted up for it.
 func (p *Pool) dial(ctx context.Context) (*Link, error) {
 	l, err := p.dialer.dial(ctx, false)
-	if err == nil {
-		if err = l.Conn.Reserve(); err != nil {
-			_ = l.Conn.Close()
+	if err == nil && l.many != nil {
+		if err = l.many.Reserve(); err != nil {
+			l.close()
 		}
 	}
 	if err == nil && l.hook != nil {
@@ -226,7 +272,7 @@ func (p *Pool) dial(ctx context.Context) (*Link, error) {
 	defer p.mu.Unlock()
 	p.dialling--
 	if err == nil && p.closed {
-		_ = l.Conn.Close()
+		l.close()
 		err = ErrClosed
 	}
 	if err != nil {
@@ -235,7 +281,7 @@ func (p *Pool) dial(ctx context.Context) (*Link, error) {
 		if cause != nil && errors.Is(err, ctx.Err()) {
 			err = cause
 		}
-		if !p.single && cause == nil {
+		if !p.apart && cause == nil {
 			p.wakeAll(err) // all waited for this one connection
 		} else {
 			p.wake()
@@ -243,9 +289,9 @@ func (p *Pool) dial(ctx context.Context) (*Link, error) {
 		return nil, err
 	}
 	if !l.Shared() {
-		p.lent[l] = struct{}{}
-		if !p.single {
-			p.single = true
+		p.single[l], l.lent = struct{}{}, true
+		if !p.apart {
+			p.apart = true
 			p.wakeAll(nil)
 		}
 		return l, nil
@@ -273,16 +319,13 @@ func (p *Pool) GetUpgrade(ctx context.Context, timeout time.Duration) (*Link, er
 	l, err := p.dialer.dial(ctx, true)
 	if err == nil {
 		l.once = true
-		if err = l.Conn.Reserve(); err != nil {
-			_ = l.Conn.Close()
-		}
 	} else if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err == nil && p.closed {
-		_ = l.Conn.Close()
+		l.close()
 		err = ErrClosed
 	}
 	if err != nil {
@@ -290,23 +333,23 @@ func (p *Pool) GetUpgrade(ctx context.Context, timeout time.Duration) (*Link, er
 		p.wake()
 		return nil, err
 	}
-	p.lent[l] = struct{}{}
+	p.single[l], l.lent = struct{}{}, true
 	return l, nil
 }
 
-// Put takes a connection back. What is not fit for another exchange is closed.
+// Put ends the exchange and takes its connection back. What is not fit for another exchange is closed.
 func (p *Pool) Put(l *Link) {
-	clean := l.Shared() || l.drained()
+	clean := l.one != nil && l.one.End()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer p.wake()
 	l.used = time.Now()
 	if l.Shared() {
-		if q, ok := l.Conn.(*quicConn); ok {
+		if q, ok := l.many.(*quicConn); ok {
 			q.release()
 		}
 		l.streams--
-		if l.streams == 0 && (l.retired || l.Conn.Err() != nil || p.closed) {
+		if l.streams == 0 && (l.retired || l.err() != nil || p.closed) {
 			if i := slices.Index(p.multi, l); i >= 0 {
 				p.multi = slices.Delete(p.multi, i, i+1)
 				p.drop(l)
@@ -314,11 +357,8 @@ func (p *Pool) Put(l *Link) {
 		}
 		return
 	}
-	if _, ok := p.lent[l]; !ok {
-		return // closed by force
-	}
-	delete(p.lent, l)
-	if p.closed || l.once || !clean || l.Conn.Err() != nil || l.Conn.Available() == 0 || p.limits.Idle == 0 {
+	l.lent = false
+	if p.closed || l.once || !clean || p.limits.Idle == 0 {
 		p.drop(l)
 		return
 	}
@@ -370,14 +410,14 @@ func (p *Pool) Sweep(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.idle = slices.DeleteFunc(p.idle, func(l *Link) bool {
-		if now.Sub(l.used) < p.limits.IdleTimeout && now.Sub(l.born) < maxAge && l.Conn.Err() == nil {
+		if now.Sub(l.used) < p.limits.IdleTimeout && now.Sub(l.born) < maxAge && l.one.Fresh() {
 			return false
 		}
 		p.drop(l)
 		return true
 	})
 	p.multi = slices.DeleteFunc(p.multi, func(l *Link) bool {
-		if l.streams > 0 || (!l.retired && l.Conn.Err() == nil && now.Sub(l.used) < p.limits.IdleTimeout && now.Sub(l.born) < maxAge) {
+		if l.streams > 0 || (!l.retired && l.err() == nil && now.Sub(l.used) < p.limits.IdleTimeout && now.Sub(l.born) < maxAge) {
 			return false
 		}
 		p.drop(l)
@@ -399,9 +439,10 @@ func (p *Pool) Close() {
 func (p *Pool) Kill() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for l := range p.lent {
-		delete(p.lent, l)
-		p.drop(l)
+	for l := range p.single {
+		if l.lent {
+			p.drop(l)
+		}
 	}
 	for _, l := range p.multi {
 		p.drop(l)

@@ -70,6 +70,8 @@ func problemOf(e *upstream.Error) *exchange.Problem {
 		return &exchange.Problem{Status: 503, Code: "upstream_busy", Title: "Every connection to the upstream is in use", Retry: time.Second}
 	case upstream.NoEndpoint, upstream.Closed:
 		return &exchange.Problem{Status: 503, Code: "no_healthy_endpoint", Title: "The upstream is not available", Retry: 5 * time.Second}
+	case upstream.Unsendable:
+		return &exchange.Problem{Status: 502, Code: "request_unsendable", Title: "The request can not be sent to the upstream as it is"}
 	case upstream.Upgrading:
 		return &exchange.Problem{Status: 501, Code: "upgrade_not_possible", Title: "The upstream can not switch protocols"}
 	}

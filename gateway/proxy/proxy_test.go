@@ -358,7 +358,7 @@ func TestRetries(t *testing.T) {
 	defer ok.Close()
 	busy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(503) }))
 	defer busy.Close()
-	cut := raw(t, func(net.Conn, *bufio.Reader) {})
+	cut := raw(t, func(_ net.Conn, r *bufio.Reader) { _, _ = r.ReadByte() }) // a body nobody has read could be sent again
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -6,14 +6,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptrace"
-	"net/url"
-	"strings"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/http1/client"
 	"github.com/postern-gateway/postern/gateway/pool"
 )
 
@@ -23,28 +22,29 @@ type attempt struct {
 	e      *endpoint
 	r      *Request
 	l      *pool.Link
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	total  context.CancelFunc // nil without a total timeout
-	watch  watch
-	upload *upload // nil without a body
+	watch  *watch                  // nil before there is a connection
+	cancel context.CancelCauseFunc // HTTP/2 and 3
+	upload *upload                 // nil without a body
 
-	resp    *http.Response
+	out     client.Request
+	in      client.Response
+	result  Response
+	body    upload // what upload points to
 	trailer exchange.Header
 	once    sync.Once
 	eof     atomic.Bool
 }
 
 // do sends the request and waits for the response's head.
-func (a *attempt) do(parent context.Context) (*Response, error) {
+func (a *attempt) do(ctx context.Context) (*Response, error) {
 	if a.r.Upgrade != "" && !a.e.pool.Upgrades() {
 		return nil, a.fail(Upgrading, NotSent, exchange.ErrNoUpgrade)
 	}
 	var err error
 	if a.r.Upgrade != "" {
-		a.l, err = a.e.pool.GetUpgrade(parent, a.u.cfg.Timeouts.Connect)
+		a.l, err = a.e.pool.GetUpgrade(ctx, a.u.cfg.Timeouts.Connect)
 	} else {
-		a.l, err = a.e.pool.Get(parent, a.u.cfg.Timeouts.Connect)
+		a.l, err = a.e.pool.Get(ctx, a.u.cfg.Timeouts.Connect)
 	}
 	if err != nil {
 		switch {
@@ -52,108 +52,83 @@ func (a *attempt) do(parent context.Context) (*Response, error) {
 			return nil, a.fail(Closed, NotSent, err)
 		case errors.Is(err, pool.ErrBusy):
 			return nil, a.fail(Busy, NotSent, err)
-		case parent.Err() != nil && !errors.Is(context.Cause(parent), context.DeadlineExceeded):
-			return nil, a.fail(Canceled, NotSent, context.Cause(parent))
+		case ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.DeadlineExceeded):
+			return nil, a.fail(Canceled, NotSent, context.Cause(ctx))
 		}
 		return nil, a.fail(Connect, NotSent, err)
 	}
-
-	a.ctx = parent
-	if total := a.u.cfg.Timeouts.Total; total > 0 {
-		a.ctx, a.total = context.WithTimeoutCause(a.ctx, total, errTotal)
+	if a.l.Shared() {
+		ctx, a.cancel = context.WithCancelCause(ctx)
 	}
-	a.ctx, a.cancel = context.WithCancelCause(a.ctx)
-	a.watch.cancel = a.cancel
-	a.watch.first, a.watch.idle = a.u.cfg.Timeouts.FirstByte, a.u.cfg.Timeouts.Idle
-
-	var wroteHead atomic.Bool
-	var interim interimGuard
-	ctx := a.ctx
-	if a.l.Shared() || a.r.Interim != nil {
-		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-			WroteHeaders:   func() { wroteHead.Store(true) },
-			Got1xxResponse: interim.wrap(a.r.Interim),
-		})
-	}
-	r := a.request(ctx)
-	before := a.l.Wrote()
+	timeouts := &a.u.cfg.Timeouts
+	a.watch = a.u.watches.Get().(*watch)
+	a.watch.start(ctx, timeouts.FirstByte, timeouts.Idle, timeouts.Total, !a.l.Shared(), a)
+	a.request()
 	a.watch.uploading(a.upload != nil, a.upload == nil)
-	a.resp, err = a.l.Conn.RoundTrip(r) //nolint:bodyclose // finish does, when the body ends or is given up
-	interim.close()
-	if err != nil {
+	if err := a.l.Do(ctx, &a.out, &a.in); err != nil {
+		var e *client.Error
 		sent := MaybeSent
-		if a.l.Shared() {
-			refused := a.l.Protocol == exchange.HTTP2 && unprocessed(err)
-			if refused && a.ctx.Err() == nil && a.upload.failed() == nil {
+		if errors.As(err, &e) {
+			if e.Reason == client.Refused && a.watch.why() == nil && a.upload.failed() == nil {
 				return nil, a.fail(Busy, NotSent, err)
 			}
-			if refused || a.l.Protocol == exchange.HTTP2 && !wroteHead.Load() {
+			if e.Reason == client.Refused || e.Unsent {
 				sent = NotSent
 			}
-		} else if a.l.Wrote() == before {
-			sent = NotSent
 		}
 		return nil, a.broken(err, sent)
 	}
 	a.watch.begun()
 	a.e.pool.Answered(a.l)
-	switch status := a.resp.StatusCode; {
+	switch status := a.in.Status; {
 	case status == http.StatusSwitchingProtocols:
 		return a.upgraded()
 	case status < 200 || status > 599: // RFC 9110 section 15: not valid
 		return nil, a.fail(Invalid, Begun, fmt.Errorf("answered with the status %d", status))
 	}
-	if !sound(a.resp.Header) {
-		return nil, a.fail(Invalid, Begun, errors.New("answered with a field that can not be passed on"))
-	}
 	return a.response(), nil
 }
 
-// request makes the transport's request.
-func (a *attempt) request(ctx context.Context) *http.Request {
+// abort is called by the watch.
+func (a *attempt) abort(cause error) {
+	if a.cancel != nil {
+		a.cancel(cause)
+	}
+	a.l.Abort()
+}
+
+// request makes the request as it goes out.
+func (a *attempt) request() {
 	r := a.r
-	path := strings.TrimSuffix(a.e.url.EscapedPath(), "/") + r.Path
-	target := &url.URL{Scheme: a.e.url.Scheme, Host: a.e.url.Host, Path: path, RawQuery: r.Query}
-	if strings.Contains(path, "%") {
-		if plain, err := url.PathUnescape(path); err == nil {
-			target.Path, target.RawPath = plain, path
-		}
+	a.out = client.Request{
+		Method: r.Method, Base: a.e.base, Path: r.Path, Query: r.Query, Host: r.Host, Header: r.Header, Upgrade: r.Upgrade,
+		Interim: r.Interim, Clock: a.watch,
 	}
-	out := &http.Request{
-		Method: r.Method, URL: target, Host: r.Host, Header: outgoing(r.Header, a.l.Shared()),
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}
-	if r.Upgrade != "" {
-		out.Header["Connection"] = []string{"Upgrade"}
-		out.Header["Upgrade"] = []string{r.Upgrade}
+	if r.Host == "" {
+		a.out.Host = a.e.host
 	}
 	if r.Body != nil && r.Body != exchange.NoBody && r.Length != 0 {
-		a.upload = newUpload(r.Body, r.Length, &a.watch)
-		out.Body, out.ContentLength = a.upload, r.Length
-		if r.Length < 0 && !a.l.Shared() {
-			out.TransferEncoding = []string{"chunked"}
-		}
-		if names := announced(r.Header); len(names) > 0 && r.Length < 0 {
-			out.Trailer = make(http.Header, len(names))
-			for _, n := range names {
-				out.Trailer[http.CanonicalHeaderKey(n)] = nil
-			}
-			a.upload.trailer, a.upload.announce = out.Trailer, names
+		a.upload = &a.body
+		a.upload.open(r.Body, r.Length, a.watch)
+		a.out.Body, a.out.Length = a.upload, r.Length
+		if r.Length < 0 {
+			a.out.Trailers = announced(r.Header)
+			a.upload.further = len(a.out.Trailers) > 0
 		}
 	}
-	return out.WithContext(ctx)
 }
 
 // response makes the gateway's response.
 func (a *attempt) response() *Response {
-	resp := &Response{
-		Status: a.resp.StatusCode, Protocol: a.l.Protocol, Header: incoming(a.resp.Header), Body: a, Length: a.resp.ContentLength, Endpoint: a.e.name,
+	resp := &a.result
+	*resp = Response{
+		Status: a.in.Status, Protocol: a.l.Protocol, Header: a.in.Header, Body: a, Length: a.in.Length, Endpoint: a.e.name,
 	}
 	switch {
 	case a.r.Method == http.MethodHead:
 		a.finish(nil, true)
 		resp.Body = exchange.NoBody
-	case a.resp.StatusCode == 204, a.resp.StatusCode == 304, a.resp.ContentLength == 0:
+	case a.in.Status == 204, a.in.Status == 304, a.in.Length == 0:
 		// The exchange is over, although the trailers of an answer that is all trailers stand among its headers.
 		a.finish(nil, true)
 		resp.Body, resp.Length = exchange.NoBody, 0
@@ -163,15 +138,14 @@ func (a *attempt) response() *Response {
 
 // upgraded takes the raw stream over.
 func (a *attempt) upgraded() (*Response, error) {
-	raw, ok := a.resp.Body.(io.ReadWriteCloser)
-	if !ok || a.r.Upgrade == "" {
+	if a.in.Upgrade == nil {
 		return nil, a.fail(Invalid, Begun, errors.New("answered 101 to a request that asked for no upgrade"))
 	}
-	a.e.pool.Adopt(a.l, raw)
 	a.e.health.succeeded()
+	a.watch.stop() // a tunnel lasts as long as who has it likes
 	return &Response{
-		Status: a.resp.StatusCode, Protocol: a.l.Protocol, Header: incoming(a.resp.Header), Body: exchange.NoBody,
-		Endpoint: a.e.name, Upgrade: &tunnel{ReadWriteCloser: raw, a: a},
+		Status: a.in.Status, Protocol: a.l.Protocol, Header: a.in.Header, Body: exchange.NoBody,
+		Endpoint: a.e.name, Upgrade: &tunnel{ReadWriteCloser: a.in.Upgrade, a: a},
 	}, nil
 }
 
@@ -180,15 +154,13 @@ func (a *attempt) Read(p []byte) (int, error) {
 	if a.eof.Load() {
 		return 0, io.EOF
 	}
-	a.watch.downloading(true)
-	n, err := a.resp.Body.Read(p)
-	a.watch.downloading(false)
+	n, err := a.in.Body.Read(p)
 	if err == nil {
 		return n, nil
 	}
 	if exchange.AtEnd(err) {
 		a.eof.Store(true)
-		a.trailer = incoming(a.resp.Trailer)
+		a.trailer = a.in.Body.Trailer()
 		a.finish(nil, true)
 		return n, io.EOF
 	}
@@ -216,14 +188,15 @@ func (a *attempt) fail(k Kind, s Sent, err error) *Error {
 	return e
 }
 
-// broken ends an attempt for a transport's error, and says whose fault it was.
+// broken ends an attempt for an error of its connection, and says whose fault it was.
 func (a *attempt) broken(err error, sent Sent) *Error {
 	waiting := a.upload.waiting()
-	cause := context.Cause(a.ctx)
-	client := a.upload.failed()
+	cause := a.watch.why()
+	failed := a.upload.failed()
+	var e *client.Error
 	switch {
-	case client != nil:
-		return a.fail(Client, sent, client)
+	case failed != nil:
+		return a.fail(Client, sent, failed)
 	case cause != nil && isTimeout(cause):
 		e := &Error{Upstream: a.u.cfg.Name, Endpoint: a.e.name, Kind: Timeout, Sent: sent, Err: cause}
 		if errors.Is(cause, context.DeadlineExceeded) && (waiting || sent == Begun) {
@@ -234,41 +207,50 @@ func (a *attempt) broken(err error, sent Sent) *Error {
 		return e
 	case cause != nil:
 		return a.fail(Canceled, sent, cause)
-	case isInvalid(err):
-		return a.fail(Invalid, sent, unquoted(err))
+	case errors.As(err, &e) && e.Reason == client.Given && e.Unsent:
+		return a.fail(Unsendable, sent, err)
+	case e != nil && e.Reason == client.Given:
+		return a.fail(Canceled, sent, err)
+	case e != nil && e.Reason == client.Invalid:
+		return a.fail(Invalid, sent, err)
 	}
-	return a.fail(Reset, sent, unquoted(err))
+	return a.fail(Reset, sent, err)
 }
 
 // finish ends the attempt: nothing of it runs afterwards. whole says that the response was read to its end.
 func (a *attempt) finish(e *Error, whole bool) {
 	a.once.Do(func() {
-		a.watch.stop()
+		if a.watch != nil {
+			a.watch.stop()
+		}
 		if a.cancel != nil && !whole {
 			a.cancel(errDetached)
 		}
-		if a.resp != nil && a.resp.Body != nil && !whole {
-			_ = a.resp.Body.Close() // it was given up
+		if a.in.Body != nil && !whole {
+			_ = a.in.Body.Close() // it was given up
 		}
 		a.upload.detach()
 		a.r.lost = a.r.lost || a.upload.lost()
 		if a.cancel != nil {
 			a.cancel(errDetached)
 		}
-		if a.total != nil {
-			a.total()
-		}
 		a.e.inFlight.Add(-1)
 		if a.l != nil {
+			shared := a.l.Shared()
 			a.e.pool.Put(a.l)
+			if shared {
+				a.watch.discard() // a read that was given up may still tell it
+			} else {
+				a.u.watches.Put(a.watch)
+			}
 		}
 		switch {
 		case e != nil && e.Kind.fault():
 			a.e.failed.Add(1)
 			a.ejected(a.e.health.failed(time.Now(), string(e.Kind)+": "+e.Err.Error()))
-		case e == nil && whole && ill(a.resp.StatusCode):
+		case e == nil && whole && ill(a.in.Status):
 			a.e.failed.Add(1)
-			a.ejected(a.e.health.failed(time.Now(), a.resp.Status))
+			a.ejected(a.e.health.failed(time.Now(), "status "+strconv.Itoa(a.in.Status)))
 		case e == nil && whole:
 			a.e.health.succeeded()
 		}

@@ -120,34 +120,29 @@ func mix(h uint64) uint64 {
 // of them if every one is; and of those the ones the request has not been to, or all of them if it has been to every one.
 // It returns nil when every endpoint fails its health check.
 func (u *Upstream) choose(r *Request, now time.Time) *endpoint {
-	up := make([]*endpoint, 0, 8)
-	good := make([]*endpoint, 0, 8)
-	for _, e := range u.endpoints {
-		ok, ejected := e.health.usable(now)
-		if ok {
-			up = append(up, e)
+	if len(u.endpoints) == 1 {
+		if up, _ := u.endpoints[0].health.usable(now); !up {
+			return nil
 		}
-		if ok && !ejected {
-			good = append(good, e)
-		}
+		return u.endpoints[0]
 	}
-	list := good
-	if len(list) == 0 {
-		list = up
+	list := make([]*endpoint, 0, len(u.endpoints))
+	for _, desperate := range [...]bool{false, true} {
+		for _, e := range u.endpoints {
+			if up, ejected := e.health.usable(now); up && (desperate || !ejected) {
+				list = append(list, e)
+			}
+		}
+		if len(list) > 0 {
+			break
+		}
 	}
 	if len(list) == 0 {
 		return nil
 	}
-	if len(r.tried) > 0 {
-		fresh := make([]*endpoint, 0, 8)
-		for _, e := range list {
-			if !slices.Contains(r.tried, e) {
-				fresh = append(fresh, e)
-			}
-		}
-		if len(fresh) > 0 {
-			list = fresh
-		}
+	tried := func(e *endpoint) bool { return slices.Contains(r.tried, e) }
+	if len(r.tried) > 0 && slices.ContainsFunc(list, func(e *endpoint) bool { return !tried(e) }) {
+		list = slices.DeleteFunc(list, tried)
 	}
 	return u.balance.pick(list, r.Key)
 }

@@ -4,20 +4,22 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/http1/client"
 	"github.com/postern-gateway/postern/gateway/pool"
 )
 
 // endpoint is one address of an upstream and what is known of its health.
 type endpoint struct {
-	url      *url.URL
 	name     string // the URL as text
+	base     string // its path, escaped, without "/" at its end
+	host     string // for the Host field
 	weight   int
 	hash     uint64
 	pool     *pool.Pool
@@ -143,27 +145,27 @@ func (u *Upstream) check(ctx context.Context, e *endpoint) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = l.Conn.Close() }() // it is thrown away
-	if err := l.Conn.Reserve(); err != nil {
-		return err
-	}
+	defer l.Close() // it is thrown away
+	defer context.AfterFunc(ctx, l.Abort)()
 	target, err := url.Parse(u.cfg.Health.Path)
 	if err != nil {
 		return fmt.Errorf("health path: %w", err)
 	}
-	r := (&http.Request{
-		Method: "GET",
-		URL:    &url.URL{Scheme: e.url.Scheme, Host: e.url.Host, Path: target.Path, RawPath: target.RawPath, RawQuery: target.RawQuery},
-		Header: http.Header{"User-Agent": {"postern-health"}},
-	}).WithContext(ctx)
-	resp, err := l.Conn.RoundTrip(r)
-	if err != nil {
+	var resp client.Response
+	err = l.Do(ctx, &client.Request{
+		Method: "GET", Path: target.EscapedPath(), Query: target.RawQuery, Host: e.host,
+		Header: exchange.Header{{Name: "user-agent", Value: "postern-health"}},
+	}, &resp)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
 		return err
 	}
 	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // only the status counts
 	_ = resp.Body.Close()
-	if resp.StatusCode < 200 || resp.StatusCode > 399 {
-		return fmt.Errorf("status %d", resp.StatusCode)
+	if resp.Status < 200 || resp.Status > 399 {
+		return fmt.Errorf("status %d", resp.Status)
 	}
 	return nil
 }

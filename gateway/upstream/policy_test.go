@@ -381,20 +381,6 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// A server that goes away politely has not done what came after its GOAWAY.
-func TestUnprocessed(t *testing.T) {
-	t.Parallel()
-	for text, want := range map[string]bool{
-		"http2: Transport received Server's graceful shutdown GOAWAY": true,
-		"http2: client conn not usable":                               true,
-		"connection reset by peer":                                    false,
-	} {
-		if unprocessed(errors.New(text)) != want {
-			t.Errorf("%s: %v", text, !want)
-		}
-	}
-}
-
 // Connections that a server closed while they were idle are not used, whatever the method.
 func TestStaleConnections(t *testing.T) {
 	settled(t)

@@ -32,7 +32,8 @@ type Request struct {
 
 	attempts int
 	tried    []*endpoint
-	lost     bool // a part of Body was read by an attempt
+	first    [2]*endpoint // spares tried an allocation
+	lost     bool         // a part of Body was read by an attempt
 }
 
 // Response is an upstream's answer.
@@ -83,6 +84,7 @@ const (
 	Client     Kind = "client"      // the client's body broke: Err says how
 	Canceled   Kind = "canceled"    // the caller's context ended
 	Closed     Kind = "closed"      // the upstream was closed
+	Unsendable Kind = "unsendable"  // a field or the target of the request can not be sent
 )
 
 // Error is why an attempt failed. It is for logs; nothing of it is for callers of the gateway except by Kind.

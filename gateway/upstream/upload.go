@@ -3,7 +3,6 @@ package upstream
 import (
 	"fmt"
 	"io"
-	"net/http"
 	"strings"
 	"sync"
 
@@ -14,11 +13,10 @@ import (
 // that the transport mixes up: that the client's body broke, that the upstream does not take it, and that the attempt is
 // over. After detach nobody reads the client's body any more.
 type upload struct {
-	body     exchange.Body
-	length   int64
-	watch    *watch
-	trailer  http.Header // the request's; its keys are announced before, its values are filled in at the end
-	announce []string    // lower-case names of the keys
+	body    exchange.Body
+	length  int64
+	watch   *watch
+	further bool // there is something to read behind length octets: trailers
 
 	mu      sync.Mutex
 	idle    sync.Cond // signalled when reading ends
@@ -30,11 +28,27 @@ type upload struct {
 	err     error // what is wrong with the client's body
 }
 
-func newUpload(body exchange.Body, length int64, w *watch) *upload {
-	u := &upload{body: body, length: length, watch: w}
+func (u *upload) open(body exchange.Body, length int64, w *watch) {
+	u.body, u.length, u.watch = body, length, w
 	u.idle.L = &u.mu
-	return u
 }
+
+// buffered is a body that knows how much of it can be read without waiting for the client.
+type buffered interface{ Buffered() int }
+
+// Buffered is how much of the body can be read without waiting for the client.
+func (u *upload) Buffered() int {
+	switch b := u.body.(type) {
+	case *exchange.Bytes:
+		return b.Len()
+	case buffered:
+		return b.Buffered()
+	}
+	return 0
+}
+
+// Trailer is the client's.
+func (u *upload) Trailer() exchange.Header { return u.body.Trailer() }
 
 // Read is called by the transport.
 func (u *upload) Read(p []byte) (int, error) {
@@ -71,26 +85,11 @@ func (u *upload) Read(p []byte) (int, error) {
 		return n, err
 	case exchange.AtEnd(err):
 		u.done = true
-		u.fillTrailer()
 	}
 	// A transport that knows the length does not read on to the end.
-	sent := u.done || (u.length >= 0 && u.n >= u.length && len(u.announce) == 0)
+	sent := u.done || (u.length >= 0 && u.n >= u.length && !u.further)
 	u.watch.uploading(false, sent)
 	return n, err
-}
-
-func (u *upload) fillTrailer() {
-	if len(u.announce) == 0 {
-		return
-	}
-	for _, f := range u.body.Trailer() {
-		for _, name := range u.announce {
-			if name == f.Name {
-				key := http.CanonicalHeaderKey(name)
-				u.trailer[key] = append(u.trailer[key], f.Value)
-			}
-		}
-	}
 }
 
 // Close is called by the transport when it wants no more. A read under way ends by closing the client's body; a body

@@ -9,9 +9,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
@@ -35,9 +39,10 @@ type Upstream struct {
 	budget    budget
 	files     string // digest of the TLS files
 
-	stop   context.CancelFunc
-	work   sync.WaitGroup // health checks and the sweeper
-	kicked chan struct{}
+	watches sync.Pool // *watch
+	stop    context.CancelFunc
+	work    sync.WaitGroup // health checks and the sweeper
+	kicked  chan struct{}
 
 	mu     sync.Mutex
 	calls  int           // exchanges under way
@@ -71,7 +76,7 @@ func New(cfg *config.Upstream, o Options) (*Upstream, error) {
 			return nil, fmt.Errorf("upstream %s: http3 needs https, not %s", c.Name, e.URL)
 		}
 		u.endpoints = append(u.endpoints, &endpoint{
-			url: e.URL, name: e.URL.String(), weight: e.Weight, hash: hash(e.URL.String()),
+			name: e.URL.String(), base: strings.TrimSuffix(e.URL.EscapedPath(), "/"), host: hostOf(e.URL), weight: e.Weight, hash: hash(e.URL.String()),
 			pool: pool.New(pool.Config{
 				URL: e.URL, Protocol: c.Protocol, Connections: c.Pool.Connections, Idle: c.Pool.Idle, IdleTimeout: c.Pool.IdleTimeout,
 				TLS: files, Dial: o.Dial, Kick: u.kick,
@@ -79,6 +84,7 @@ func New(cfg *config.Upstream, o Options) (*Upstream, error) {
 			health: health{limits: c.Health},
 		})
 	}
+	u.watches.New = func() any { return new(watch) }
 	u.work.Go(func() { u.sweep(ctx) })
 	if c.Health.Path != "" {
 		for _, e := range u.endpoints {
@@ -114,6 +120,20 @@ func withDefaults(cfg *config.Upstream) *config.Upstream {
 	number(&c.Pool.Connections, 1024)
 	duration(&c.Pool.IdleTimeout, 90*time.Second)
 	return &c
+}
+
+// hostOf is an endpoint's Host field: without a zone, which means nothing elsewhere (RFC 6874 section 4), and in ASCII.
+func hostOf(u *url.URL) string {
+	host := u.Host
+	if from := strings.IndexByte(host, '%'); from >= 0 {
+		if to := strings.IndexByte(host, ']'); to > from {
+			host = host[:from] + host[to:]
+		}
+	}
+	if ascii, err := httpguts.PunycodeHostPort(host); err == nil {
+		return ascii
+	}
+	return host
 }
 
 func (u *Upstream) kick() {
@@ -290,6 +310,9 @@ func (u *Upstream) RoundTrip(ctx context.Context, r *Request) (*Response, error)
 	if e == nil {
 		u.end()
 		return nil, &Error{Upstream: u.cfg.Name, Kind: NoEndpoint, Err: errors.New("every endpoint fails its health check")}
+	}
+	if r.tried == nil {
+		r.tried = r.first[:0]
 	}
 	r.tried = append(r.tried, e)
 	e.requests.Add(1)

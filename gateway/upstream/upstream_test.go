@@ -346,6 +346,26 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// What can not be sent is nobody's fault but the caller's, and costs no connection's worth of octets.
+func TestUnsendable(t *testing.T) {
+	settled(t)
+	address := raw(t, func(_ int, _ net.Conn, r *bufio.Reader) {
+		if text := head(r); text != "" {
+			t.Errorf("the upstream got %q", text)
+		}
+	})
+	u := open(t, config.Upstream{Health: config.Health{Failures: 1}}, address)
+	for _, field := range []exchange.Field{{Name: "x", Value: "a\r\nEvil: b"}, {Name: "x y", Value: "a"}, {Name: "x\n", Value: ""}} {
+		r := get("/")
+		r.Header = exchange.Header{field}
+		_, _, err := whole(t, u, r)
+		kind(t, err, Unsendable, NotSent)
+	}
+	if s := u.Status()[0]; s.Failed != 0 || !s.Usable {
+		t.Errorf("held against the endpoint: %+v", s)
+	}
+}
+
 // What a client does wrong, or that it goes, is not held against the endpoint.
 func TestClientFaults(t *testing.T) {
 	settled(t)

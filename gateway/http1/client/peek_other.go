@@ -1,0 +1,13 @@
+//go:build !unix
+
+package client
+
+import "syscall"
+
+// peeker can not look at connections here.
+type peeker struct{}
+
+func (*peeker) open(syscall.Conn) {}
+
+// Fresh reports false: without a look at it a connection carries one exchange only.
+func (c *Conn) Fresh() bool { return false }
