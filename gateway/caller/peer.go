@@ -22,7 +22,7 @@ type Connection interface {
 	Begin() bool   // counts an exchange in, which Done ends; false when the connection is gone already
 	Done()
 	Last() bool // no further exchange may begin: HTTP/1.1 and 2 say so with the next reply
-	Reset()     // makes closing the connection an error for the client
+	Reset()     // closes the connection at once, which is an error for the client
 }
 
 // Terms are what a listener grants its clients.

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -87,9 +89,18 @@ func (s *Server) Conn(rw net.Conn, early []byte, p *caller.Peer) *Conn {
 func (c *Conn) Serve(ctx context.Context) {
 	c.ctx, c.gone = context.WithCancel(ctx)
 	defer c.close()
+	defer c.recovered()
 	first := true
 	for c.serveOne(first) {
 		first = false
+	}
+}
+
+// recovered keeps a fault of this package to the connection it happened on.
+func (c *Conn) recovered() {
+	if v := recover(); v != nil {
+		c.stuck.Store(true)
+		c.server.Log.Error("connection failed", "listener", c.peer.Connection.Terms().Listener, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 	}
 }
 
@@ -111,7 +122,10 @@ func (c *Conn) close() {
 	}
 	c.mu.Unlock()
 	c.gone()
-	if (c.linger || c.from < c.to) && !c.stuck.Load() {
+	switch {
+	case c.stuck.Load():
+		c.peer.Connection.Reset() // TLS would try to say farewell for seconds
+	case c.linger || c.from < c.to:
 		_ = c.closeWrite()
 		_ = c.rw.SetReadDeadline(time.Now().Add(lingerTime))
 		_, _ = io.CopyN(io.Discard, c.rw, lingerOctets)

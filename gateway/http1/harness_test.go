@@ -98,13 +98,30 @@ func generous() *owner {
 // server answers with handler; refused, when it is not nil, is told of refusals.
 func server(handler func(context.Context, *exchange.Exchange), refused func(string)) *Server {
 	return NewServer(caller.Service{
-		Log: slog.New(slog.DiscardHandler), Handler: handler, NewID: func() string { return "x" },
+		Log: slog.New(loud{slog.DiscardHandler}), Handler: handler, NewID: func() string { return "x" },
 		Refused: func(_, reason string) {
 			if refused != nil {
 				refused(reason)
 			}
 		},
 	})
+}
+
+// loud is a log that does not let a fault of the engine pass.
+type loud struct{ slog.Handler }
+
+func (loud) Enabled(context.Context, slog.Level) bool { return true }
+
+func (loud) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == "connection failed" {
+		r.Attrs(func(a slog.Attr) bool {
+			if a.Key == "panic" {
+				panic(a.Value.String())
+			}
+			return true
+		})
+	}
+	return nil
 }
 
 // run serves a whole script and returns what was sent.
