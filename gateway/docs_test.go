@@ -40,7 +40,7 @@ func TestReadmeTables(t *testing.T) {
 	t.Parallel()
 	readme := read(t, "README.md")
 	for _, c := range []struct{ name, files, code, told string }{
-		{"metric", "gateway/telemetry/metrics.go gateway/telemetry/plugins.go", `"(postern_\w+)"`, "`(postern_\\w+)`"},
+		{"metric", "gateway/telemetry/metrics.go gateway/telemetry/plugins.go gateway/telemetry/overload.go", `"(postern_\w+)"`, "`(postern_\\w+)`"},
 		{"call", "gateway/admin/admin.go", `"((?:GET|POST|DELETE) /v1[^"]*)":`, "`((?:GET|POST|DELETE) /v1[^`]*)`"},
 	} {
 		find := func(text, pattern string) (list []string) {

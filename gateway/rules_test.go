@@ -32,7 +32,7 @@ var layers = [][]string{
 	{"gateway/config", "gateway/ledger/record", "gateway/carrier", "gateway/provider/openai", "gateway/provider/providertest"},
 	{"gateway/notation"},
 	{"gateway/variable", "gateway/plugin/bundle"},
-	{"sdk/go", "gateway/plugin/admission", "gateway/plugin/wasmtest", "gateway/expr", "gateway/schema", "gateway/provider", "gateway/http1", "gateway/http2", "gateway/certificate", "gateway/pool", "gateway/state/badger", "gateway/state/memory", "gateway/state/statetest"},
+	{"sdk/go", "gateway/plugin/admission", "gateway/plugin/wasmtest", "gateway/expr", "gateway/schema", "gateway/provider", "gateway/http1", "gateway/http2", "gateway/certificate", "gateway/pool", "gateway/overload", "gateway/state/badger", "gateway/state/memory", "gateway/state/statetest"},
 	{"gateway/route", "gateway/caller", "gateway/manifest", "gateway/plugin/body", "gateway/attribute", "gateway/fetch/origin", "gateway/http1/client"},
 	{"sdk", "sdk/abi", "sdk/go/json", "sdk/go/field", "gateway/plugin/lines", "gateway/exchange", "gateway/secret", "gateway/state", "gateway/telemetry", "gateway/bench/wire", "gateway/bench/peer", "gateway/bench/record"},
 }

@@ -58,6 +58,7 @@ func New(c Config) (*API, error) {
 		"GET /v1/config":    a.configuration,
 		"GET /v1/plugins":   a.plugins,
 		"GET /v1/upstreams": a.upstreams,
+		"GET /v1/overload":  a.overload,
 		"POST /v1/reload":   a.reload,
 
 		"GET /v1/accounts":                       a.accounts,
@@ -293,6 +294,13 @@ func (a *API) upstreams(*http.Request) (any, error) {
 		return nil, err
 	}
 	return a.config.Server.Upstreams(), nil
+}
+
+func (a *API) overload(*http.Request) (any, error) {
+	if err := a.running(); err != nil {
+		return nil, err
+	}
+	return a.config.Server.Overload(), nil
 }
 
 func (a *API) configuration(*http.Request) (any, error) {

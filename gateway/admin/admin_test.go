@@ -177,7 +177,7 @@ func problemIn(t *testing.T, w *httptest.ResponseRecorder, status int, code stri
 }
 
 var calls = []string{
-	"GET /v1/status", "GET /v1/config", "GET /v1/plugins", "GET /v1/upstreams", "POST /v1/reload", "GET /metrics",
+	"GET /v1/status", "GET /v1/config", "GET /v1/plugins", "GET /v1/upstreams", "GET /v1/overload", "POST /v1/reload", "GET /metrics",
 	"GET /v1/accounts", "POST /v1/accounts", "GET /v1/accounts/a", "POST /v1/accounts/a/disable", "GET /v1/accounts/a/keys",
 	"POST /v1/accounts/a/keys", "DELETE /v1/accounts/a/keys/k", "GET /v1/accounts/a/balance", "POST /v1/accounts/a/credits",
 	"GET /v1/accounts/a/entries", "GET /v1/ledger", "GET /v1/ledger/verify",
@@ -358,6 +358,10 @@ func TestViews(t *testing.T) {
 	if o.expect(t, 200, "GET", "/v1/upstreams", "", &upstreams); len(upstreams["app"]) != 1 {
 		t.Errorf("%+v", upstreams)
 	}
+	var overload server.Overload
+	if o.expect(t, 200, "GET", "/v1/overload", "", &overload); overload.Gateway.Limit == 0 || overload.Gateway.Shedding == "" || overload.Upstreams["app"].Limit == 0 {
+		t.Errorf("%+v", overload)
+	}
 	var plugins []any
 	if o.expect(t, 200, "GET", "/v1/plugins", "", &plugins); plugins == nil {
 		t.Error("no plugins is not an empty list")
@@ -446,7 +450,7 @@ func TestHealth(t *testing.T) {
 	}
 	o.API = offline
 	look("/ready", 503, "not serving")
-	for _, call := range []string{"GET /v1/status", "GET /v1/config", "GET /v1/plugins", "GET /v1/upstreams", "POST /v1/reload"} {
+	for _, call := range []string{"GET /v1/status", "GET /v1/config", "GET /v1/plugins", "GET /v1/upstreams", "GET /v1/overload", "POST /v1/reload"} {
 		method, path, _ := strings.Cut(call, " ")
 		problemIn(t, o.do(t, method, path, ""), 503, "not_running")
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/expr"
 	"github.com/postern-gateway/postern/gateway/manifest"
+	"github.com/postern-gateway/postern/gateway/overload"
 	"github.com/postern-gateway/postern/gateway/route"
 	"github.com/postern-gateway/postern/gateway/secret"
 	"github.com/postern-gateway/postern/sdk/abi"
@@ -51,6 +52,7 @@ type Secret struct {
 type Gateway struct {
 	Name     string // default "postern"
 	Requires string // version constraint the binary satisfied; may be empty
+	Overload overload.Config
 	Range    hcl.Range
 }
 
@@ -221,7 +223,8 @@ type Upstream struct {
 	Retry     Retry
 	Health    Health
 	Pool      UpstreamPool
-	Shares    []string // data classes it may receive
+	Overload  overload.Bounds // of requests waiting for its answer; the zero value limits nothing
+	Shares    []string        // data classes it may receive
 	Range     hcl.Range
 }
 
@@ -312,6 +315,7 @@ type Route struct {
 	Format    string // with Models: the format the client speaks, known by the pattern's path
 	Operation string // with Models: the format's operation, known by the pattern's path
 	Respond   *Respond
+	Priority  overload.Priority
 	Timeout   time.Duration // the whole exchange, default 5m; 0 only for routes that upgrade
 	// Durability of the intent behind a billed call: "sync" (default: on disk before the upstream is called) or "batch"
 	// (within 50 ms; a power cut can lose that much).

@@ -33,7 +33,7 @@ func (l *loader) leaves(blocks hcl.Blocks) {
 	}
 
 	s := one("gateway")
-	l.config.Gateway = Gateway{Name: s.Text("name"), Requires: s.Text("requires"), Range: s.At}
+	l.config.Gateway = Gateway{Name: s.Text("name"), Requires: s.Text("requires"), Overload: l.overload(s.One("overload")), Range: s.At}
 	if !schema.NamePattern.MatchString(l.config.Gateway.Name) {
 		l.Errorf(s.Where("name"), "Invalid name", "The name of a gateway must be a letter, then letters, digits, _ or -, at most 63.")
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/expr"
+	"github.com/postern-gateway/postern/gateway/overload"
 	"github.com/postern-gateway/postern/gateway/schema"
 )
 
@@ -22,7 +23,7 @@ func (l *loader) routeBlocks() {
 	for _, n := range l.routes.List {
 		s := schema.Open(l, n.Block, kind)
 		r := n.Value
-		*r = Route{Name: n.Name, Timeout: s.Span("timeout"), Durability: s.Word("durability"), OnDisconnect: s.Word("on_disconnect"), Replay: s.Span("replay"), Range: s.At}
+		*r = Route{Name: n.Name, Priority: overload.ParsePriority(s.Word("priority")), Timeout: s.Span("timeout"), Durability: s.Word("durability"), OnDisconnect: s.Word("on_disconnect"), Replay: s.Span("replay"), Range: s.At}
 		if e := s.Expr("listener"); e != nil {
 			if r.Listeners = schema.ReferAll(l.Findings, &l.listeners, e); len(r.Listeners) == 0 && schema.IsEmpty(e) {
 				l.Errorf(e.Range(), "No listener", "A route is reached through at least one listener.")

@@ -30,7 +30,8 @@ func (l *loader) upstreamBlocks() {
 				Path: h.Text("path"), Interval: h.Span("interval"), Timeout: h.Span("timeout"), Healthy: int(h.Count("healthy")),
 				Unhealthy: int(h.Count("unhealthy")), Failures: int(h.Count("failures")), Eject: h.Span("eject"),
 			},
-			Pool: UpstreamPool{Connections: int(p.Count("connections")), Idle: int(p.Count("idle")), IdleTimeout: p.Span("idle_timeout")},
+			Pool:     UpstreamPool{Connections: int(p.Count("connections")), Idle: int(p.Count("idle")), IdleTimeout: p.Span("idle_timeout")},
+			Overload: l.upstreamOverload(s.One("overload")),
 		}
 		if e := s.Expr("hash_on"); e != nil {
 			u.HashOn = l.Compile(e, exchange.RequestPhase, cty.String)

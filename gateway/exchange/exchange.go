@@ -31,6 +31,7 @@ type Exchange struct {
 	Attempts int      // how many times an upstream was called
 	Fuel     int64    // the CPU plugins have used for it so far, in units of about one instruction
 	Problem  *Problem // why the gateway answered instead of an upstream
+	Refused  string   // why it was refused although nothing was wrong with it: too much was asked of the gateway or an upstream; empty if it was not
 	Answered string   // the stage that answered ("policy.tenant require chat_scope"); empty if none did
 
 	// Set by stages with the attribute operation under their own name ("<plugin>.<name>"), readable by later stages.

@@ -49,14 +49,14 @@ func (c *call) forward(ctx context.Context) error {
 	}
 	var last error = &exchange.Problem{Status: 503, Code: "no_target", Title: "No upstream serves this model now", Retry: 5 * time.Second}
 	for i := range x.Call.Targets {
-		x.Call.Target = i
+		x.Call.Target, x.Refused = i, ""
 		u, ok := m.Resolve(x.Call.Targets[i].Upstream)
 		if !ok {
 			c.f.log.Error("target names no upstream", "exchange", x.ID, "upstream", x.Call.Targets[i].Upstream)
 			continue
 		}
 		more := i+1 < len(x.Call.Targets) && x.Attempts < maxCalls
-		resp, err := c.attempt(ctx, u)
+		resp, err := c.attempt(ctx, u, more)
 		var e *upstream.Error
 		switch {
 		case errors.As(err, &e) && e.Sent == upstream.NotSent && e.Kind != upstream.Canceled:
@@ -90,7 +90,8 @@ func deniesGateway(status int) bool {
 }
 
 // attempt calls the target x.Call chose, again where the upstream's retry rules say so. Every attempt is on record first.
-func (c *call) attempt(ctx context.Context, u *upstream.Upstream) (*upstream.Response, error) {
+// elsewhere says that there is another target, so that a turn at this one is not waited for.
+func (c *call) attempt(ctx context.Context, u *upstream.Upstream, elsewhere bool) (*upstream.Response, error) {
 	x, m := c.x, c.hop.Model
 	path, body, err := m.Format.Encode(m.Operation, &x.Call, m.Body)
 	if err != nil {
@@ -107,6 +108,7 @@ func (c *call) attempt(ctx context.Context, u *upstream.Upstream) (*upstream.Res
 	h.Set("accept-encoding", "identity") // what is compressed can not be counted as it passes
 	r := &upstream.Request{
 		Method: x.Request.Method, Path: path, Header: h, Body: exchange.NewBytes(body), Length: int64(len(body)), Key: u.Key(x), Refusals: true,
+		Priority: c.hop.Priority, Elsewhere: elsewhere,
 	}
 	if len(body) == 0 {
 		r.Body = nil
@@ -114,10 +116,15 @@ func (c *call) attempt(ctx context.Context, u *upstream.Upstream) (*upstream.Res
 	Configured(r, u)
 	x.Upstream = u.Name()
 	for {
+		// A call that is refused for overload leaves no record behind.
+		if err := u.Admit(ctx, r); err != nil {
+			return nil, err
+		}
 		x.Attempts++
 		if c.hop.Journal != nil {
 			if err := c.hop.Journal.Begin(ctx, x); err != nil {
 				x.Attempts--
+				r.Forgo()
 				return nil, c.unrecorded(err)
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/overload"
 	"github.com/postern-gateway/postern/gateway/upstream"
 )
 
@@ -44,6 +45,10 @@ func (f *Forwarder) failure(ctx context.Context, x *exchange.Exchange, err error
 	if left(ctx) || errors.Is(err, exchange.ErrClientGone) {
 		return gone(err)
 	}
+	if e.Kind == upstream.Overloaded {
+		x.Refused = "upstream"
+		return problemOf(e) // the access log has it; under overload a second line of it each would be too much
+	}
 	f.log.Warn("upstream failed", "exchange", x.ID, "route", x.Route, "upstream", e.Upstream, "endpoint", e.Endpoint,
 		"kind", string(e.Kind), "sent", e.Sent.String(), "error", e.Err)
 	return problemOf(e)
@@ -72,10 +77,17 @@ func problemOf(e *upstream.Error) *exchange.Problem {
 		return &exchange.Problem{Status: 503, Code: "no_healthy_endpoint", Title: "The upstream is not available", Retry: 5 * time.Second}
 	case upstream.Unsendable:
 		return &exchange.Problem{Status: 502, Code: "request_unsendable", Title: "The request can not be sent to the upstream as it is"}
+	case upstream.Overloaded:
+		return Overloaded()
 	case upstream.Upgrading:
 		return &exchange.Problem{Status: 501, Code: "upgrade_not_possible", Title: "The upstream can not switch protocols"}
 	}
 	return &exchange.Problem{Status: 502, Code: "upstream_invalid", Title: "The upstream's answer can not be read"}
+}
+
+// Overloaded is the problem for a request that an upstream has no room for.
+func Overloaded() *exchange.Problem {
+	return overload.Full.Problem("upstream_overloaded", "Too much is asked of the upstream now")
 }
 
 // refused is the problem for an upstream that does not accept the gateway's own credentials, which is nothing a caller

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/overload"
 	"github.com/postern-gateway/postern/gateway/provider"
 	"github.com/postern-gateway/postern/gateway/upstream"
 )
@@ -58,6 +59,7 @@ type Hop struct {
 	Stages   Stages        // nil: none
 	Journal  Journal       // nil: none
 	Timeout  time.Duration // for the whole exchange; 0: none
+	Priority overload.Priority
 }
 
 // Model is how a model call is made. The targets are x.Call's, tried in their order.
@@ -152,6 +154,7 @@ func (f *Forwarder) outcome(x *exchange.Exchange, err error) error {
 func (f *Forwarder) plain(ctx context.Context, x *exchange.Exchange, hop *Hop) error {
 	u := hop.Upstream
 	r := f.request(x, u)
+	r.Priority = hop.Priority
 	x.Upstream = u.Name()
 	var resp *upstream.Response
 	var err error

@@ -27,7 +27,7 @@ func gatewayBlock() Block {
 	return Block{Name: "gateway", Summary: "Names the node.", Arguments: []Argument{
 		{Name: "name", Kind: Text, Preset: "postern", Summary: "Name in logs, metrics and ids: a letter, then letters, digits, `_` or `-`."},
 		{Name: "requires", Kind: Text, Summary: "Versions of Postern this configuration is for, such as `\">= 0.1, < 2.0\"`."},
-	}}
+	}, Blocks: []Block{overloadBlock()}}
 }
 
 func stateBlock() Block {
@@ -156,6 +156,7 @@ func upstreamBlock() Block {
 				{Name: "idle", Kind: Count, Preset: "128", Min: "0", Max: "100000", Summary: "Kept idle."},
 				{Name: "idle_timeout", Kind: Span, Preset: "90s", Min: "1s", Max: "1h", Summary: "How long they are kept."},
 			}},
+			upstreamOverloadBlock(),
 		}}
 }
 
@@ -267,6 +268,7 @@ func routeBlock() Block {
 			{Name: "upstream", Kind: Reference, Summary: "Where requests are forwarded."},
 			{Name: "models", Kind: References, Summary: "Models customers may name here. The pattern's method and path say which call of which provider format it is."},
 			{Name: "timeout", Kind: Span, Preset: "5m", Min: "10ms", Max: "24h", Zero: true, Summary: "The whole exchange; 0 is no bound, for routes that upgrade."},
+			{Name: "priority", Kind: Word, Preset: "normal", Words: []string{"critical", "normal", "bulk"}, Summary: "What is refused first when there is too much to do: `bulk`, and `critical` last."},
 			{Name: "durability", Kind: Word, Preset: "sync", Words: []string{"sync", "batch"}, Summary: "`sync`: the intent of a billed call is on disk before the upstream is called. `batch`: within 50 ms; a power cut can lose that much."},
 			{Name: "on_disconnect", Kind: Word, Preset: "bill_delivered", Words: []string{"bill_delivered", "drain", "void"}, Summary: "What a client that leaves a stream pays: what was delivered; the exact usage, for which the upstream is read to its end; nothing."},
 			{Name: "replay", Kind: Span, Preset: "24h", Min: "1m", Max: "30d", Zero: true, Summary: "How long the reply to a model call with an `Idempotency-Key` is kept, so that the same call sent again gets it and is charged once; 0 ignores such keys."},

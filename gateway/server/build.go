@@ -65,7 +65,7 @@ func (s *Server) build(ctx context.Context, cfg *config.Config, old *snapshot) (
 				continue
 			}
 		}
-		up, err := upstream.New(u, upstream.Options{Log: s.telemetry.Log})
+		up, err := upstream.New(u, upstream.Options{Log: s.telemetry.Log, Overload: s.limiter(u)})
 		if err != nil {
 			return made, err
 		}

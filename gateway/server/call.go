@@ -7,6 +7,7 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/overload"
 	"github.com/postern-gateway/postern/gateway/policy"
 	"github.com/postern-gateway/postern/gateway/provider"
 	"github.com/postern-gateway/postern/gateway/proxy"
@@ -24,6 +25,7 @@ type way struct {
 	x         *exchange.Exchange
 	params    *route.Params
 	model     *config.Model // the public model of a model call
+	visit     overload.Visit
 	accounted bool
 	claim     *replay.Claim // of the call's idempotency key; nil without one
 	replayed  bool          // the call was answered by the reply to an earlier one
@@ -76,7 +78,7 @@ func (w *way) readCall(ctx context.Context) *exchange.Problem {
 	if len(call.Targets) == 0 {
 		return &exchange.Problem{Status: 503, Code: "no_target", Title: "Nothing serves this model for this request."}
 	}
-	return nil
+	return w.targetsHaveRoom()
 }
 
 func unknownModel(name string) *exchange.Problem {
@@ -127,7 +129,7 @@ func (r *served) model(name string) *config.Model {
 // forward takes the exchange to where its route leads.
 func (w *way) forward(ctx context.Context) *exchange.Problem {
 	r, x := w.route, w.x
-	hop := &proxy.Hop{Stages: w, Journal: w}
+	hop := &proxy.Hop{Stages: w, Journal: w, Priority: r.Priority}
 	switch {
 	case r.Respond != nil:
 		return w.respond(ctx)
@@ -157,7 +159,10 @@ func (w *way) forward(ctx context.Context) *exchange.Problem {
 		return problem
 	}
 	code := "reply_cut"
-	if errors.Is(err, exchange.ErrClientGone) {
+	switch {
+	case errors.Is(err, overload.ErrSlowReader):
+		code = "client_slow"
+	case errors.Is(err, exchange.ErrClientGone):
 		code = "client_gone"
 	}
 	x.Problem = &exchange.Problem{Status: x.Response.Status, Code: code, Title: "The reply was broken off."}

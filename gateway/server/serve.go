@@ -39,12 +39,19 @@ func (s *Server) Serve(ctx context.Context, x *exchange.Exchange) {
 		return
 	}
 	x.Route = r.Name
+	way := &way{server: s, snapshot: snapshot, route: r, x: x, params: &params}
+	defer way.visit.Leave()
+	if problem = way.admit(ctx); problem != nil {
+		answer(ctx, x, r.format, problem)
+		s.finish(ctx, span, r.metrics, x)
+		return
+	}
 	if r.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, r.Timeout)
 		defer cancel()
 	}
-	way := &way{server: s, snapshot: snapshot, route: r, run: r.chain.Start(x, r.bodyLimit(x.Listener)), x: x, params: &params}
+	way.run = r.chain.Start(x, r.bodyLimit(x.Listener))
 	defer way.conclude(ctx)
 	defer way.recovered(ctx, span)
 	if problem = way.request(ctx); problem == nil && !way.replayed {
@@ -190,6 +197,9 @@ func (s *Server) finish(ctx context.Context, span trace.Span, m *telemetry.Route
 	}
 	if code != "" {
 		list = append(list, slog.String("problem", code))
+	}
+	if x.Refused != "" {
+		list = append(list, slog.String("refused", x.Refused))
 	}
 	if x.Answered != "" {
 		list = append(list, slog.String("stage", x.Answered))

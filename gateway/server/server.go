@@ -24,6 +24,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/ledger"
 	"github.com/postern-gateway/postern/gateway/listener"
+	"github.com/postern-gateway/postern/gateway/overload"
 	"github.com/postern-gateway/postern/gateway/plugin"
 	"github.com/postern-gateway/postern/gateway/provider"
 	"github.com/postern-gateway/postern/gateway/proxy"
@@ -51,10 +52,14 @@ type Server struct {
 	host      *plugin.Host
 	listeners *listener.Set
 	forwarder *proxy.Forwarder
+	gate      *overload.Gate
 	accessLog atomic.Bool
 	boot      string
 	sequence  atomic.Uint64
 	current   atomic.Pointer[snapshot]
+
+	limiting sync.Mutex
+	limiters map[string]*overload.Limiter // by upstream
 
 	mu       sync.Mutex // one Apply or Shutdown at a time
 	lastErr  atomic.Pointer[ReloadError]
@@ -74,7 +79,7 @@ const drainTime = 10 * time.Minute
 
 // New opens what cfg asks for and serves: the store, the ledger, the plugins, the upstreams, and last the sockets.
 func New(ctx context.Context, c Config, cfg *config.Config) (_ *Server, err error) {
-	s := &Server{config: c, telemetry: c.Telemetry}
+	s := &Server{config: c, telemetry: c.Telemetry, limiters: map[string]*overload.Limiter{}}
 	var undo []func(context.Context) error
 	defer func() {
 		if err != nil {
@@ -100,7 +105,8 @@ func New(ctx context.Context, c Config, cfg *config.Config) (_ *Server, err erro
 		return nil, err
 	}
 	undo = append(undo, s.host.Close)
-	s.telemetry.Metrics.Plugins(s.pluginStates)
+	s.gate = overload.NewGate(cfg.Gateway.Overload, overload.Options{Log: c.Telemetry.Log})
+	undo = append(undo, func(context.Context) error { s.gate.Close(); return nil })
 	s.boot = cfg.Gateway.Name + "-" + strconv.FormatInt(time.Now().UnixMilli(), 36) + "-"
 	s.forwarder = proxy.New(proxy.Config{Log: c.Telemetry.Log})
 	first, err := s.build(ctx, cfg, nil)
@@ -110,6 +116,8 @@ func New(ctx context.Context, c Config, cfg *config.Config) (_ *Server, err erro
 	undo = append(undo, func(ctx context.Context) error { return first.close(ctx, nil) })
 	s.accessLog.Store(cfg.Telemetry.AccessLog)
 	s.current.Store(first)
+	s.telemetry.Metrics.Plugins(s.pluginStates)
+	s.telemetry.Metrics.Overload(s.overloadStates)
 	s.listeners = listener.New(listener.Config{Log: c.Telemetry.Log, Handler: s.Serve, NewID: s.newID, Dir: cfg.State.Dir, Observer: observer{s.telemetry.Metrics}})
 	if err := s.listeners.Apply(ctx, cfg.Listeners); err != nil {
 		return nil, errors.Join(err, s.listeners.Shutdown(ctx))
@@ -180,6 +188,7 @@ func (s *Server) apply(ctx context.Context, cfg *config.Config) error {
 		s.telemetry.Log.WarnContext(ctx, "the log's format, metrics and traces stay as they were until the next start")
 	}
 	s.accessLog.Store(cfg.Telemetry.AccessLog)
+	s.limit(cfg)
 	s.current.Store(next)
 	old.retire()
 	before, done := s.drained, make(chan struct{})
@@ -265,6 +274,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	last.retire()
 	<-last.idle
 	s.draining.Wait()
+	s.gate.Close()
 	if err := errors.Join(problems, last.close(ctx, nil), s.host.Close(ctx), s.storage.Close()); err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/overload"
 )
 
 // Request is one request to an upstream. It may be sent several times, one attempt after the other, but never by the
@@ -29,7 +30,13 @@ type Request struct {
 	// Refusals says that an answer of 429, 502, 503, 504 or 529 means that nothing was done, so that the request may
 	// be made again whatever its method: model providers do not serve what they refuse.
 	Refusals bool
+	// Priority says whether others go first when the upstream has no room.
+	Priority overload.Priority
+	// Elsewhere says that the request can go to another upstream: it is refused at once where it would have to wait.
+	Elsewhere bool
 
+	turn     overload.Turn
+	arriving arriving
 	attempts int
 	tried    []*endpoint
 	first    [2]*endpoint // spares tried an allocation
@@ -85,6 +92,7 @@ const (
 	Canceled   Kind = "canceled"    // the caller's context ended
 	Closed     Kind = "closed"      // the upstream was closed
 	Unsendable Kind = "unsendable"  // a field or the target of the request can not be sent
+	Overloaded Kind = "overloaded"  // too many requests wait for its answer: this one was not tried
 )
 
 // Error is why an attempt failed. It is for logs; nothing of it is for callers of the gateway except by Kind.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/overload"
 	"github.com/postern-gateway/postern/gateway/pool"
 )
 
@@ -27,6 +28,9 @@ type Options struct {
 	Log *slog.Logger // nil: nothing is logged
 	// Dial opens a TCP connection. Nil: the operating system's, with its resolver asked for every connection.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Overload bounds how many requests wait for the upstream's answer. It is the caller's, who may give it to several
+	// upstreams that follow one another. Nil: there is no bound.
+	Overload *overload.Limiter
 }
 
 // Upstream is the endpoints behind one name. It is safe for concurrent use, outlives reloads that do not change it (see
@@ -37,6 +41,7 @@ type Upstream struct {
 	endpoints []*endpoint
 	balance   balancer
 	budget    budget
+	limiter   *overload.Limiter
 	files     string // digest of the TLS files
 
 	watches sync.Pool // *watch
@@ -66,7 +71,7 @@ func New(cfg *config.Upstream, o Options) (*Upstream, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	u := &Upstream{
-		cfg: c, log: o.Log, files: files.Digest, balance: newBalancer(c.Balance),
+		cfg: c, log: o.Log, limiter: o.Overload, files: files.Digest, balance: newBalancer(c.Balance),
 		budget: budget{share: c.Retry.Budget}, stop: stop, kicked: make(chan struct{}, 1), idle: make(chan struct{}),
 	}
 	for i := range c.Endpoints {
@@ -294,10 +299,8 @@ func (u *Upstream) Close(ctx context.Context) error {
 	return err
 }
 
-// RoundTrip makes one attempt: it picks an endpoint, sends the request once and returns when the response's head is there.
-// The body of the response must be closed; the request's body is not read any more once that was read to its end or
-// closed. ctx ends the attempt at any time. Errors are *Error.
-func (u *Upstream) RoundTrip(ctx context.Context, r *Request) (*Response, error) {
+// attempt is RoundTrip for a request that has its turn.
+func (u *Upstream) attempt(ctx context.Context, r *Request) (*Response, error) {
 	if !u.begin() {
 		return nil, &Error{Upstream: u.cfg.Name, Kind: Closed, Err: errClosed}
 	}
