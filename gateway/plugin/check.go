@@ -313,15 +313,9 @@ func eventName(k abi.Event) string {
 }
 
 // word: 1 to 64 of a-z, 0-9 and _.
-func word(b []byte) bool {
-	for _, c := range b {
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' {
-			return false
-		}
-	}
-	return len(b) > 0 && len(b) <= 64
-}
+func word(b []byte) bool { return len(b) <= 64 && identifier(b) && bytes.IndexByte(b, '.') < 0 }
 
+// identifier: a-z, 0-9, _ and a dot, at least one.
 func identifier(b []byte) bool {
 	for _, c := range b {
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' && c != '.' {
