@@ -56,7 +56,7 @@ const (
 	lingerTime   = time.Second // for the client to notice that the connection ends, or to take what ends it
 )
 
-// Conn is one connection. Serve runs it; Drain and Close may be called at any time.
+// Conn is one connection. Serve runs it; Drain may be called at any time, and closing what it runs on ends it at once.
 type Conn struct {
 	cfg   Config
 	pools *Pools
@@ -287,9 +287,6 @@ func (c *Conn) settle() {
 		c.room.Wait()
 	}
 }
-
-// Close ends the connection at once.
-func (c *Conn) Close() { _ = c.rw.Close() }
 
 // close says why the connection ends, if the client can be told, and ends every stream.
 func (c *Conn) close(err error) {
