@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -447,26 +448,32 @@ func TestWindows(t *testing.T) {
 		_, _ = io.ReadFull(ours, make([]byte, len(Preface)))
 		conn.Serve()
 	}()
-	tr := &wire.Transport{}
-	cc, err := tr.NewClientConn(theirs)
-	if err != nil {
-		t.Fatal(err)
+	tr := &http.Transport{
+		Protocols:   new(http.Protocols),
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return theirs, nil },
 	}
+	tr.Protocols.SetUnencryptedHTTP2(true)
+	echo := func(i, size int) {
+		body := bytes.Repeat([]byte{byte('a' + i)}, size)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://a/", bytes.NewReader(body))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		resp, err := tr.RoundTrip(req)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		got, err := io.ReadAll(resp.Body)
+		if err != nil || !bytes.Equal(got, body) {
+			t.Errorf("stream %d: %d octets, %v", i, len(got), err)
+		}
+	}
+	echo(0, 1) // the connection is there
 	var wg sync.WaitGroup
 	for i := range 4 {
-		wg.Go(func() {
-			body := bytes.Repeat([]byte{byte('a' + i)}, 3<<20)
-			req, _ := httpRequest(t.Context(), body)
-			resp, err := cc.RoundTrip(req)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			got, err := io.ReadAll(resp.Body)
-			if err != nil || !bytes.Equal(got, body) {
-				t.Errorf("stream %d: %d octets, %v", i, len(got), err)
-			}
-		})
+		wg.Go(func() { echo(i, 3<<20) })
 	}
 	wg.Wait()
 	conn.mu.Lock()

@@ -5,17 +5,12 @@ import (
 	"context"
 	"io"
 	"net"
-	"net/http"
 	"testing"
 	"time"
 
 	wire "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
-
-func httpRequest(ctx context.Context, body []byte) (*http.Request, error) {
-	return http.NewRequestWithContext(ctx, http.MethodPost, "https://a/", bytes.NewReader(body))
-}
 
 // FuzzConn sends any octets: the connection ends when the client does, every handler is over, and what came back are
 // frames. A request that a handler sees is one that may be.

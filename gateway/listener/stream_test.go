@@ -33,22 +33,22 @@ func TestExtendedConnect(t *testing.T) {
 				}
 				echoUpgradeRaw(ctx, x)
 			})
-			tr := &http2.Transport{AllowHTTP: true}
+			tr := &http2.Transport{AllowHTTP: true} //nolint:staticcheck // the standard library's takes no extended CONNECT
 			if cfg.cfg.TLS != nil {
-				tr.TLSClientConfig = r.roots()
+				tr.TLSClientConfig = r.roots() //nolint:staticcheck // the same
 			} else {
-				tr.DialTLSContext = func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
+				tr.DialTLSContext = func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) { //nolint:staticcheck // the same
 					return new(net.Dialer).DialContext(ctx, network, addr)
 				}
 			}
-			t.Cleanup(tr.CloseIdleConnections)
+			t.Cleanup(tr.CloseIdleConnections) //nolint:staticcheck // the same
 			connect := func(path string, body io.Reader) *http.Response {
 				req, err := http.NewRequestWithContext(t.Context(), http.MethodConnect, r.url(path), body)
 				if err != nil {
 					t.Fatal(err)
 				}
 				req.Header[":protocol"] = []string{"websocket"}
-				resp, err := tr.RoundTrip(req)
+				resp, err := tr.RoundTrip(req) //nolint:staticcheck // the same
 				if err != nil {
 					t.Fatal(err)
 				}
