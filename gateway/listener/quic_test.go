@@ -334,7 +334,15 @@ func TestHTTP3Limits(t *testing.T) {
 	})
 	c := r.client(exchange.HTTP3)
 	for range 10 {
-		get(t, c, r.url("/"))
+		resp, err := c.Get(r.url("/"))
+		if err != nil {
+			// This client closes a connection when GOAWAY comes, also under a request that it has just begun there.
+			resp, err = c.Get(r.url("/"))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		text(t, resp)
 	}
 	if n := r.seen.opened.Load(); n < 3 || n > 5 { // one request more may be on its way when GOAWAY comes
 		t.Errorf("10 requests took %d connections", n)
