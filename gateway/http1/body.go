@@ -220,6 +220,16 @@ func (b *body) await() error {
 	return c.await(c.peer.Connection.Terms().Body, false)
 }
 
+// Buffered is how many octets of a body with a length can be read without waiting. It is for the reader. A small body that
+// came with its head so leaves for the upstream in one write with it.
+func (b *body) Buffered() int {
+	if b.state != inLength || b.length > b.limit {
+		return 0
+	}
+	c := b.call.conn
+	return int(min(int64(c.to-c.from), b.left))
+}
+
 // Close ends reading; a read that is blocked returns. What the client still sends is thrown away, up to a bound, or its
 // connection ends after the reply.
 func (b *body) Close() error {

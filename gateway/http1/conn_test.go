@@ -866,3 +866,28 @@ func TestHammer(t *testing.T) {
 		t.Errorf("%d exchanges are open, %d replies were whole", o.open, whole.Load())
 	}
 }
+
+// TestBuffered: what has come of a body with its head is known, and not what is to come or the next request.
+func TestBuffered(t *testing.T) {
+	t.Parallel()
+	const next = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+	for sent, want := range map[string]int{
+		"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello" + next:                            5,
+		"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhello":                                   5,
+		"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n":                                        0,
+		"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n" + next: 0,
+	} {
+		var got []int
+		run(sent, 1<<20, generous(), func(_ context.Context, x *exchange.Exchange) {
+			if b, ok := x.Request.Body.(interface{ Buffered() int }); ok && x.Request.Method == "POST" {
+				got = append(got, b.Buffered())
+				_, _ = io.ReadAll(x.Request.Body)
+				got = append(got, b.Buffered())
+			}
+			reply(x, 200, "ok")
+		})
+		if !slices.Equal(got, []int{want, 0}) {
+			t.Errorf("%q: %d, want %d and nothing left", sent, got, want)
+		}
+	}
+}

@@ -16,7 +16,8 @@ var ErrPath = errors.New("path refused")
 //     octets that may not stand in a path as they are (spaces, quotes, anything outside ASCII) are encoded.
 //   - Slashes in a row become one, as nearly every server reads them, and then dot segments are removed (section 5.2.4).
 //   - Refused, because servers disagree: an encoded slash, a backslash in any form, control characters in any form, a
-//     broken percent-encoding, "#" and "?", dot segments above the root, and dot segments with parameters ("..;x").
+//     broken percent-encoding, "#" and "?", dot segments above the root, dot segments with parameters ("..;x"), and a
+//     character in more octets than UTF-8 gives it, which some take for a dot or a slash (RFC 3629 section 3).
 //
 // Canonical is idempotent. It allocates only for a path that holds a percent-encoding, a segment that is empty or begins
 // with a dot, or what is refused or encoded.
@@ -30,6 +31,9 @@ func Canonical(raw string) (string, error) {
 	path, err := normalise(make([]byte, 0, len(raw)+32), raw)
 	if err != nil {
 		return "", err
+	}
+	if overlong(path) {
+		return "", fmt.Errorf("%w: a character in too many octets", ErrPath)
 	}
 	return removeDots(path)
 }
@@ -84,6 +88,36 @@ func normalise(dst []byte, path string) ([]byte, error) {
 		}
 	}
 	return dst, nil
+}
+
+// overlong reports whether a normalised path holds a character of ASCII in two octets, or one in three or four octets that
+// needs fewer.
+func overlong(path []byte) bool {
+	octet := func(i int) byte {
+		if i+2 < len(path) && path[i] == '%' {
+			c, _ := hexOctet(string(path[i+1 : i+3]))
+			return c
+		}
+		return 0
+	}
+	for i := range path {
+		next := octet(i + 3)
+		switch octet(i) {
+		case 0xc0, 0xc1:
+			if next&0xc0 == 0x80 {
+				return true
+			}
+		case 0xe0:
+			if next&0xe0 == 0x80 {
+				return true
+			}
+		case 0xf0:
+			if next&0xf0 == 0x80 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // hexOctet reads two hexadecimal digits.
