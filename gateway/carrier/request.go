@@ -38,10 +38,10 @@ func (c *streamCall) accept(r *streamHead) *exchange.Problem {
 	if f.Hop || f.Encodings > 0 || f.Upgrade != "" {
 		return http1.Malformed("a field is about a connection, which this protocol does not have")
 	}
-	if f.TE != "" && !strings.EqualFold(f.TE, "trailers") {
+	if f.TE != "" && !exchange.EqualFold(f.TE, "trailers") {
 		return http1.Malformed("te may only be trailers")
 	}
-	if f.Expect != "" && !strings.EqualFold(f.Expect, "100-continue") {
+	if f.Expect != "" && !exchange.EqualFold(f.Expect, "100-continue") {
 		return &exchange.Problem{Status: 417, Code: "expectation_failed", Title: "Expectation failed"}
 	}
 	if r.authority == "" {

@@ -59,7 +59,7 @@ func (h Header) Count(name string) int {
 func (h Header) Has(name, token string) bool {
 	for v := range h.Values(name) {
 		for part := range strings.SplitSeq(v, ",") {
-			if equalFold(strings.Trim(part, " \t"), token) {
+			if EqualFold(strings.Trim(part, " \t"), token) {
 				return true
 			}
 		}
@@ -70,11 +70,12 @@ func (h Header) Has(name, token string) bool {
 // EventStream reports whether the fields say that the body is server-sent events.
 func (h Header) EventStream() bool {
 	media, _, _ := strings.Cut(h.Get("content-type"), ";")
-	return equalFold(strings.Trim(media, " \t"), "text/event-stream")
+	return EqualFold(strings.Trim(media, " \t"), "text/event-stream")
 }
 
-// equalFold compares without the case of ASCII letters; strings.EqualFold also knows a Kelvin sign that equals k.
-func equalFold(a, b string) bool {
+// EqualFold compares without the case of ASCII letters, as every comparison of protocol words must be: strings.EqualFold
+// also knows a Kelvin sign that equals k, and a long s that equals s.
+func EqualFold(a, b string) bool {
 	if len(a) != len(b) {
 		return false
 	}

@@ -68,14 +68,16 @@ func (f *Fields) Add(h *exchange.Header, name, value string) *exchange.Problem {
 func (f *Fields) addConnection(value string) *exchange.Problem {
 	f.Hop = true
 	for option := range strings.SplitSeq(value, ",") {
-		switch option = strings.Trim(option, " \t"); strings.ToLower(option) {
-		case "close":
+		option = strings.Trim(option, " \t")
+		is := func(name string) bool { return exchange.EqualFold(option, name) }
+		switch {
+		case is("close"):
 			f.close = true
-		case "keep-alive":
+		case is("keep-alive"):
 			f.keepAlive = true
-		case "upgrade":
+		case is("upgrade"):
 			f.upgrade = true
-		case "", "te", "trailer", "trailers", "transfer-encoding", "proxy-connection", "proxy-authorization", "http2-settings":
+		case is(""), is("te"), is("trailer"), is("trailers"), is("transfer-encoding"), is("proxy-connection"), is("proxy-authorization"), is("http2-settings"):
 		default:
 			return Malformed("the connection field names a field that is not the connection's")
 		}

@@ -132,11 +132,6 @@ func (h *Head) requestLine(line []byte) (method, target int, problem *exchange.P
 	if method > maxMethod {
 		return 0, 0, NotImplemented("no method has such a long name")
 	}
-	for _, c := range line[:method] {
-		if !isToken(c) {
-			return 0, 0, Malformed("the method is malformed")
-		}
-	}
 	switch version := line[method+target+2:]; {
 	case string(version) == "HTTP/1.1":
 		h.Minor = 1
@@ -149,9 +144,17 @@ func (h *Head) requestLine(line []byte) (method, target int, problem *exchange.P
 	return method, target, nil
 }
 
-// CheckMethod refuses methods that are no requests for a resource: a gateway is no tunnel, and PRI begins HTTP/2.
+// CheckMethod refuses what is no method, which in HTTP/2 and 3 can hold any octets, and methods that are no requests for a
+// resource: a gateway is no tunnel, and PRI begins HTTP/2.
 func CheckMethod(method string) *exchange.Problem {
+	for i := range len(method) {
+		if !isToken(method[i]) {
+			return Malformed("the method is malformed")
+		}
+	}
 	switch method {
+	case "":
+		return Malformed("the method is malformed")
 	case "CONNECT":
 		return NotImplemented("CONNECT is not served here")
 	case "PRI":
@@ -181,20 +184,20 @@ func (h *Head) finish(f *Fields, target string) *exchange.Problem {
 			return Malformed("content-length and transfer-encoding do not go together")
 		case h.Minor == 0:
 			return Malformed("HTTP/1.0 has no transfer-encoding")
-		case !strings.EqualFold(f.Encoding, "chunked"):
+		case !exchange.EqualFold(f.Encoding, "chunked"):
 			return NotImplemented("the only transfer-encoding is chunked")
 		}
 		h.Length = -1
 	}
 	if f.Expect != "" && h.Minor == 1 {
-		if !strings.EqualFold(f.Expect, "100-continue") {
+		if !exchange.EqualFold(f.Expect, "100-continue") {
 			return &exchange.Problem{Status: 417, Code: "expectation_failed", Title: "Expectation failed"}
 		}
 		h.Expect = h.Length != 0
 	}
 	h.close, h.keepAlive = f.close, f.keepAlive
 	// Only a WebSocket can be switched to; other protocols, h2c among them, are ignored as RFC 9110 section 7.8 allows.
-	if h.Minor == 1 && f.upgrade && h.Method == "GET" && h.Length == 0 && strings.EqualFold(f.Upgrade, "websocket") {
+	if h.Minor == 1 && f.upgrade && h.Method == "GET" && h.Length == 0 && exchange.EqualFold(f.Upgrade, "websocket") {
 		h.Upgrade = "websocket"
 	}
 	return nil
@@ -204,7 +207,7 @@ func (h *Head) finish(f *Fields, target string) *exchange.Problem {
 func (h *Head) setTarget(target string) *exchange.Problem {
 	if target[0] != '/' {
 		scheme, rest, ok := strings.Cut(target, "://")
-		if !ok || !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https") {
+		if !ok || !exchange.EqualFold(scheme, "http") && !exchange.EqualFold(scheme, "https") {
 			return Malformed("the request target is malformed")
 		}
 		end := strings.IndexAny(rest, "/?")

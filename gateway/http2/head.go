@@ -101,7 +101,7 @@ func (h *head) addField(name, value string) {
 		h.fault = "a field is about a connection"
 		return
 	case "te":
-		if !strings.EqualFold(value, "trailers") {
+		if !exchange.EqualFold(value, "trailers") {
 			h.fault = "te may only be trailers"
 			return
 		}

@@ -246,7 +246,7 @@ func (h *head) read(text string) error {
 			}
 			h.length = n
 		case "transfer-encoding":
-			if h.chunked || !strings.EqualFold(value, "chunked") {
+			if h.chunked || !exchange.EqualFold(value, "chunked") {
 				return invalid("the only transfer-encoding is chunked, once") // RFC 9112 section 6.1
 			}
 			h.chunked = true
@@ -295,11 +295,11 @@ func (h *head) statusLine(line string) bool {
 func (h *head) connection(value string) (named bool) {
 	for option := range strings.SplitSeq(value, ",") {
 		switch option = strings.Trim(option, " \t"); {
-		case strings.EqualFold(option, "close"):
+		case exchange.EqualFold(option, "close"):
 			h.close = true
-		case strings.EqualFold(option, "keep-alive"):
+		case exchange.EqualFold(option, "keep-alive"):
 			h.keep = true
-		case option != "" && !strings.EqualFold(option, "upgrade"):
+		case option != "" && !exchange.EqualFold(option, "upgrade"):
 			named = true
 		}
 	}
@@ -341,7 +341,7 @@ func (c *Conn) switched(r *Request, resp *Response, h *head) error {
 	if r.Upgrade == "" {
 		return nil
 	}
-	if !strings.EqualFold(h.upgrade, r.Upgrade) {
+	if !exchange.EqualFold(h.upgrade, r.Upgrade) {
 		return invalid("the connection was switched to what was not asked for") // RFC 9110 section 7.8
 	}
 	resp.Upgrade = &tunnel{c}
