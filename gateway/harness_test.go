@@ -158,12 +158,13 @@ func startWith(t testing.TB, dir string, c server.Config) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tel, err := telemetry.New(t.Context(), telemetry.Config{Output: logOutput(t), LogLevel: "warn", LogFormat: "text"})
-	if err != nil {
-		t.Fatal(err)
+	if c.Telemetry == nil {
+		if c.Telemetry, err = telemetry.New(t.Context(), telemetry.Config{Output: logOutput(t), LogLevel: "warn", LogFormat: "text"}); err != nil {
+			t.Fatal(err)
+		}
 	}
-	n.metrics = tel.Metrics
-	c.Formats, c.ABIs, c.Telemetry = formats(), abis(), tel
+	n.metrics = c.Telemetry.Metrics
+	c.Formats, c.ABIs = formats(), abis()
 	if n.Server, err = server.New(t.Context(), c, cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -175,8 +176,10 @@ func startWith(t testing.TB, dir string, c server.Config) *node {
 		}
 	})
 	t.Cleanup(n.stop)
-	n.address = n.Addresses()["public"].String()
-	n.url = "https://" + n.address
+	if public, ok := n.Addresses()["public"]; ok {
+		n.address = public.String()
+		n.url = "https://" + n.address
+	}
 	n.trust(t)
 	return n
 }
