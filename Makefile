@@ -61,7 +61,7 @@ bench: all
 	$(GO) build -o $(BIN)/bench/harness ./gateway/bench
 	cd gateway/bench/plain && $(GO) build -o $(CURDIR)/$(BIN)/bench/plain .
 	sdk/c/build gateway/bench/proxywasm $(BIN)/bench/apikey.wasm || echo "without the filter in C, Envoy is measured without policies only"
-	@$(BIN)/bench/harness -out gateway/bench/results $(BENCH)
+	@$(BIN)/bench/harness -out gateway/bench/results -readme README.md $(BENCH)
 
 # Every benchmark, with allocations.
 microbench: all

@@ -40,6 +40,22 @@ func TestTargetsAreMeasured(t *testing.T) {
 	}
 }
 
+// TestReadme: the README shows the results that are kept, and no others.
+func TestReadme(t *testing.T) {
+	t.Parallel()
+	report, err := record.Open("results")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := report.Summary(order(), columns(), targets()); !strings.Contains(string(text), want) {
+		t.Errorf("README.md lacks what results.json says; make bench writes both:\n%s", want)
+	}
+}
+
 // TestShort measures a cell of each kind for a moment, with the proxies that start at once and are there, in a process of its own because it
 // ties itself to a processor.
 func TestShort(t *testing.T) {

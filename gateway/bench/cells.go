@@ -61,6 +61,9 @@ func cells() []cell {
 	}
 }
 
+// columns are the proxies of the summary's table.
+func columns() []string { return []string{"postern", "nginx", "haproxy", "caddy", "envoy"} }
+
 func order() (names []string) {
 	for _, c := range cells() {
 		names = append(names, c.Name)

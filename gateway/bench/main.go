@@ -39,7 +39,8 @@ type options struct {
 	rounds          int
 	warm, window    time.Duration
 	paced, settle   time.Duration
-	list            bool
+	list, profile   bool
+	readme          string
 	command         string
 }
 
@@ -48,6 +49,7 @@ func main() {
 	flag.StringVar(&o.root, "root", ".", "the repository's `folder`")
 	flag.StringVar(&o.out, "out", filepath.Join("bin", "bench", "results"), "the `folder` of the results; cells measured before stay there")
 	flag.StringVar(&o.work, "work", filepath.Join("bin", "bench", "work"), "the `folder` for the proxies' files")
+	flag.StringVar(&o.readme, "readme", "", "a `document` whose summary is written anew, between its marks")
 	flag.StringVar(&o.only, "only", "", "measure only the cells whose names match this `expression`")
 	flag.StringVar(&o.peers, "peers", "", "measure only the proxies whose names match this `expression`")
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds in which the proxies take turns")
@@ -55,6 +57,7 @@ func main() {
 	flag.DurationVar(&o.window, "window", 1500*time.Millisecond, "of each proxy in each round at saturation")
 	flag.DurationVar(&o.paced, "paced", time.Second, "of each proxy in each round at the fixed rate; 0 leaves it out")
 	flag.DurationVar(&o.settle, "settle", 2*time.Second, "before memory at rest is read")
+	flag.BoolVar(&o.profile, "profile", false, "take a profile of each proxy with perf besides, and write it to profile-CELL-PROXY.txt in the folder of the results")
 	flag.BoolVar(&o.list, "list", false, "list cells and targets, and measure nothing")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -113,11 +116,12 @@ func run(ctx context.Context, o options, told io.Writer) (err error) {
 		return err
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(800))
-	h.report.Machine = machine(h.proxyCPU, o.command)
+	now := machine(h.proxyCPU, o.command)
 	for _, c := range cells() {
 		if !only.MatchString(c.Name) {
 			continue
 		}
+		h.report.Machine = now // where nothing is measured, it stays as it was
 		if o.peers != "" {
 			c.Peers = slices.DeleteFunc(c.Peers, func(name string) bool { return !peers.MatchString(name) })
 		}
@@ -131,8 +135,14 @@ func run(ctx context.Context, o options, told io.Writer) (err error) {
 			return err
 		}
 	}
+	if err := h.report.Write(o.out, order(), targets()); err != nil { // once more where nothing was measured: the form may be new
+		return err
+	}
 	fmt.Fprint(told, h.report.Verdicts(targets()))
-	return nil
+	if o.readme == "" {
+		return nil
+	}
+	return record.Insert(o.readme, h.report.Summary(order(), columns(), targets()))
 }
 
 func list(told io.Writer) error {
@@ -171,22 +181,26 @@ func (h *harness) pin(ctx context.Context) error {
 	return nil
 }
 
+// first is what an expression's group finds first in a file of /proc.
+func first(file, expression string) string {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "unknown"
+	}
+	m := regexp.MustCompile(expression).FindSubmatch(b)
+	if m == nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(m[1]))
+}
+
+func loadAverages() string { return first("/proc/loadavg", `^(\S+ \S+ \S+)`) }
+
 // machine says what is measured on.
 func machine(cpu int, command string) record.Machine {
-	first := func(file, expression string) string {
-		b, err := os.ReadFile(file)
-		if err != nil {
-			return "unknown"
-		}
-		m := regexp.MustCompile(expression).FindSubmatch(b)
-		if m == nil {
-			return "unknown"
-		}
-		return strings.TrimSpace(string(m[1]))
-	}
 	return record.Machine{
 		CPU: first("/proc/cpuinfo", `(?m)^model name\s*: (.*)$`), Cores: runtime.NumCPU(), Kernel: first("/proc/sys/kernel/osrelease", `(.*)`),
-		Go: runtime.Version(), Load: first("/proc/loadavg", `^(\S+ \S+ \S+)`), Pinned: cpu >= 0, Command: command, When: time.Now().UTC().Truncate(time.Second),
+		Go: runtime.Version(), Load: loadAverages(), Pinned: cpu >= 0, Command: command, When: time.Now().UTC().Truncate(time.Second),
 	}
 }
 
@@ -200,7 +214,7 @@ type subject struct {
 // measure measures one cell.
 func (h *harness) measure(ctx context.Context, c cell) (record.Cell, error) {
 	out := record.Cell{Name: c.Name, Title: c.Title, Unit: c.unit(), Rate: c.Rate, Conns: c.Job.Conns, Streams: c.Job.Streams, When: time.Now().UTC().Truncate(time.Second),
-		Load: h.report.Machine.Load, Versions: map[string]string{}, Says: map[string]string{}, LeftOut: map[string]string{}, Rounds: map[string][]record.Round{}}
+		Load: loadAverages(), Versions: map[string]string{}, Says: map[string]string{}, LeftOut: map[string]string{}, Rounds: map[string][]record.Round{}}
 	var subjects []*subject
 	defer func() {
 		for _, s := range subjects {
@@ -239,6 +253,13 @@ func (h *harness) measure(ctx context.Context, c cell) (record.Cell, error) {
 			leave(s.name, err)
 		}
 	}
+	for _, s := range subjects {
+		if out.LeftOut[s.name] == "" {
+			if err := h.heat(s); err != nil {
+				leave(s.name, err)
+			}
+		}
+	}
 	for n := range h.rounds {
 		for i := range subjects {
 			// Each round begins with another one, so that none always follows the same.
@@ -258,6 +279,13 @@ func (h *harness) measure(ctx context.Context, c cell) (record.Cell, error) {
 			out.Rounds[s.name] = append(out.Rounds[s.name], round)
 			fmt.Fprintf(h.told, "%-10s round %d  %-10s %7.1f us  %6.0f/s  core %3.0f%%  others %2.0f%%  p50 %6.0f us  p99 %6.0f us  %3.0f MiB\n",
 				c.Name, n+1, s.name, round.CPU, round.PerSecond, 100*round.Busy, 100*round.Foreign, round.P50, round.P99, float64(round.Loaded)/(1<<20))
+		}
+	}
+	for _, s := range subjects {
+		if h.profile && s.process != nil && out.LeftOut[s.name] == "" {
+			if err := h.perf(ctx, s, filepath.Join(h.out, "profile-"+c.Name+"-"+s.name+".txt")); err != nil {
+				return out, err
+			}
 		}
 	}
 	for name := range out.LeftOut {
@@ -347,6 +375,36 @@ func (h *harness) round(s *subject, rate float64) (record.Round, error) {
 	}
 	r.PacedCPU, r.P50, r.P99 = paced.perRequest(), float64(paced.P50)/1e3, float64(paced.P99)/1e3
 	return r, nil
+}
+
+// heat runs a proxy until it has loaded and compiled what it puts off to the first requests.
+func (h *harness) heat(s *subject) error {
+	job := s.job
+	job.Window, job.Least = 3*h.warm, 300 // for ten times that at most
+	_, err := h.loop.Run(job)
+	return err
+}
+
+// perf takes a profile of a proxy under load, by function.
+func (h *harness) perf(ctx context.Context, s *subject, file string) error {
+	data := filepath.Join(h.work, "perf.data")
+	record := exec.CommandContext(ctx, "perf", "record", "-q", "-F", "999", "-g", "-o", data, "-p", s.process.Processes(), "sleep", "3") //nolint:gosec // numbers
+	var told strings.Builder
+	record.Stderr = &told
+	if err := record.Start(); err != nil {
+		return fmt.Errorf("profile with perf: %w", err)
+	}
+	job := s.job
+	job.Window = 4 * time.Second
+	_, err := h.loop.Run(job)
+	if err = errors.Join(err, record.Wait()); err != nil {
+		return fmt.Errorf("profile with perf: %w: %s", err, told.String())
+	}
+	text, err := exec.CommandContext(ctx, "perf", "report", "-i", data, "--stdio", "--children", "-g", "none", "--percent-limit", "0.4").Output()
+	if err != nil {
+		return fmt.Errorf("profile with perf: %w", err)
+	}
+	return os.WriteFile(file, text, 0o644) //nolint:gosec // for everyone
 }
 
 // used is a window with what was used in it.

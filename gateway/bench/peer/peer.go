@@ -157,7 +157,11 @@ func built(ctx context.Context, path, module string) (string, error) {
 		return "", fmt.Errorf("%s does not say its version", path)
 	}
 	compiler, _, _ := strings.Cut(string(out[strings.Index(string(out), ": ")+2:]), "\n")
-	return string(m[1]) + " (" + compiler + ")", nil
+	version := string(m[1])
+	if commit := regexp.MustCompile(`vcs\.revision=([0-9a-f]{10})`).FindSubmatch(out); commit != nil && version == "(devel)" {
+		version = string(commit[1])
+	}
+	return version + " (" + compiler + ")", nil
 }
 
 // freePort is a port of the loopback interface that nothing uses, over TCP and UDP.

@@ -141,7 +141,7 @@ listener "public" {
 		match = "POST /v1/chat/completions"
 		plugin("ratelimit", "  grants = [state]\n")
 		plugin("models", "")
-		plugin("meter", "  grants = [ledger]\n")
+		plugin("meter", "  grants = [ledger]\n\n  limits {\n    instances = 32\n  }\n")
 		b.WriteString(`model "small" {
   max_output = 4096
 

@@ -5,7 +5,6 @@ package peer
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -74,7 +73,11 @@ func Start(ctx context.Context, p Peer, tool Tool, s Site, cpu int) (*Process, e
 func (p *Process) Ended() error {
 	select {
 	case <-p.done:
-		return fmt.Errorf("it has ended: %w\n%s", errors.Join(errors.New("while it was needed"), p.err), p.Log())
+		how := "without an error"
+		if p.err != nil {
+			how = p.err.Error()
+		}
+		return fmt.Errorf("it has ended while it was needed: %s\n%s", how, p.Log())
 	default:
 		return nil
 	}
@@ -126,6 +129,15 @@ func (p *Process) Look() error {
 		}
 	}
 	return nil
+}
+
+// Processes are the numbers of the processes last found, with commas between.
+func (p *Process) Processes() string {
+	var list []string
+	for _, pid := range p.tree {
+		list = append(list, strconv.Itoa(pid))
+	}
+	return strings.Join(list, ",")
 }
 
 // stat is what /proc says of a process, from its state on, which is field 3 in proc(5).

@@ -77,7 +77,7 @@ text { fill: #e6edf3 }
 }
 </style>
 <rect class="b" width="100%%" height="100%%"/>
-<text class="t" x="10" y="24">Processor time of the proxy, us for each request or event: median, least to greatest. Shorter is better.</text>
+<text class="t" x="10" y="24">Processor time of the proxy for each request or event, us: median, and least to greatest</text>
 %[3]s</svg>
 `, chartWidth, y+10, body.String())
 }

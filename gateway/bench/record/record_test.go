@@ -13,7 +13,7 @@ import (
 
 func rounds(cpu ...float64) (list []Round) {
 	for _, c := range cpu {
-		list = append(list, Round{CPU: c, PerSecond: 1000, Busy: 0.95, P50: 100, P99: 300, Rest: 10 << 20, Loaded: 20 << 20})
+		list = append(list, Round{CPU: c, PerSecond: 1000, Busy: 0.95, Foreign: 0.02, P50: 100, P99: 300, Rest: 10 << 20, Loaded: 20 << 20})
 	}
 	return list
 }
@@ -80,7 +80,7 @@ func TestWrite(t *testing.T) {
 	for _, want := range []string{
 		"| one | CPU, postern to nginx | 1.1 | 1.100 | 1.100–1.500 | met |",
 		"| none (no proxy) | – | – | – | – | 1000 | – | 100, 300 | – |",
-		"| nginx 1.2 | 20.0 | 20.0–80.0 | 1.00 | 0.20 | 1000 | 95% | 100, 300 | 10, 20 |",
+		"| nginx 1.2 | 20.0 | 20.0–80.0 | 1.00 | 0.20 | 1000 | 95%, 2% | 100, 300 | 10, 20 |",
 		"envoy is left out: it is / not there.",
 	} {
 		if !strings.Contains(string(table), want) {
@@ -113,5 +113,41 @@ func TestWrite(t *testing.T) {
 	}
 	if _, err := Open(dir); err == nil {
 		t.Error("broken results are taken")
+	}
+}
+
+func TestSummary(t *testing.T) {
+	t.Parallel()
+	r := report()
+	r.Cells["two"] = Cell{Name: "two", Title: "Two", Order: []string{"none", "litellm", "postern+4"}, Rounds: map[string][]Round{"none": rounds(0), "litellm": rounds(12345.6), "postern+4": rounds(50)}}
+	c := r.Cells["one"]
+	c.Rounds["postern+4"] = rounds(40, 42)
+	text := r.Summary([]string{"one", "two", "three"}, []string{"postern", "nginx", "envoy"}, []Target{{"one", CPU, "postern", "nginx", 1.1}, {"one", CPU, "postern", "nginx", 1}, {"three", CPU, "postern", "nginx", 1}})
+	for _, want := range []string{
+		"| | postern | nginx | envoy |\n|---|---|---|---|\n| One & only <cell> | 30.0 | 20.0 | – |\n| One & only <cell>: 4 | 41.0 | – | – |\n",
+		"\nTwo: litellm 12346, postern+4 50.0.\n",
+		"Of 3 targets 1 are met and 1 missed; 1 were not measured.",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the summary lacks %q:\n%s", want, text)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "README.md")
+	if err := os.WriteFile(file, []byte("before\n"+summaryBegin+"old\n"+summaryEnd+"after\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // and again: it stays the same
+		if err := Insert(file, "new\n"); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := os.ReadFile(file); string(got) != "before\n"+summaryBegin+"\nnew\n\n"+summaryEnd+"after\n" {
+			t.Errorf("%s", got)
+		}
+	}
+	if err := os.WriteFile(file, []byte("no marks"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Insert(file, "new\n"); err == nil {
+		t.Error("a document without marks is changed")
 	}
 }

@@ -19,7 +19,7 @@ func (r *Report) markdown(order []string, targets []Target) string {
 	}
 	b.WriteString(`Proxies took turns in rounds; figures are medians over the rounds, with least and greatest behind the CPU.
 CPU is the processor time of the proxy's processes, user and system, for each request at saturation. "core" is the share of its core that
-the proxy used then: below 90% the load was the limit and the requests a second say little. p50 and p99 are at a fixed rate, since each
+the proxy used then, and that others used: where the first is below 90%, the proxy was not the limit and the requests a second say little. p50 and p99 are at a fixed rate, since each
 request was due. Memory is resident (proportional share), two seconds after the first reply and at the end of a saturated window.
 
 `)
@@ -47,7 +47,7 @@ func (c Cell) markdown() string {
 		shape += fmt.Sprintf(", %d streams on each", c.Streams)
 	}
 	fmt.Fprintf(&b, "\n## %s (`%s`)\n\n%s; %d rounds; %s; load averages before: %s.\n\n", c.Title, c.Name, shape, rounds, c.When.Format("2006-01-02 15:04 MST"), c.Load)
-	fmt.Fprintf(&b, "| proxy | us CPU / %s | spread | to nginx | to Caddy | %ss/s | core | p50, p99 at %.0f/s, us | MiB at rest, loaded |\n|---|---|---|---|---|---|---|---|---|\n", c.Unit, c.Unit, c.Rate)
+	fmt.Fprintf(&b, "| proxy | us CPU / %s | spread | to nginx | to Caddy | %ss/s | core, others | p50, p99 at %.0f/s, us | MiB at rest, loaded |\n|---|---|---|---|---|---|---|---|---|\n", c.Unit, c.Unit, c.Rate)
 	for _, name := range c.Order {
 		list := c.Rounds[name]
 		cpu, ok := summarise(over(list, func(r Round) float64 { return r.CPU }))
@@ -75,7 +75,7 @@ func (c Cell) markdown() string {
 		}
 		if cpu.median > 0 {
 			processor, spread = fmt.Sprintf("%.1f", cpu.median), fmt.Sprintf("%.1f–%.1f", cpu.least, cpu.most)
-			core = fmt.Sprintf("%.0f%%", 100*of(func(r Round) float64 { return r.Busy }))
+			core = fmt.Sprintf("%.0f%%, %.0f%%", 100*of(func(r Round) float64 { return r.Busy }), 100*of(func(r Round) float64 { return r.Foreign }))
 			memory = fmt.Sprintf("%.0f, %.0f", of(func(r Round) float64 { return float64(r.Rest) })/(1<<20), of(func(r Round) float64 { return float64(r.Loaded) })/(1<<20))
 		}
 		latency := "–"

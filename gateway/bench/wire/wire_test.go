@@ -216,6 +216,35 @@ func TestReconnect(t *testing.T) {
 	}
 }
 
+// TestReconnectUntold: or without a word.
+func TestReconnectUntold(t *testing.T) {
+	t.Parallel()
+	l := loop(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			if _, err := conn.Read(make([]byte, 4<<10)); err == nil {
+				_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+			}
+			_ = conn.Close()
+		}
+	}()
+	t.Cleanup(func() { _ = listener.Close(); <-done })
+	r, err := l.Run(Job{Protocol: HTTP1, Address: listener.Addr().String(), Path: "/", Length: 5, Conns: 1, Window: time.Second, Rate: 4})
+	if err != nil || r.Done < 2 || r.Reconnects < r.Done-1 {
+		t.Errorf("%+v %v", r, err)
+	}
+}
+
 // TestRate: requests begin when they are due, and one that has to wait has waited since then.
 func TestRate(t *testing.T) {
 	t.Parallel()
