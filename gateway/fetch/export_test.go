@@ -9,16 +9,6 @@ func (f *Fetcher) Pending() int {
 	return f.pending
 }
 
-// Waiting is how many wait for a flight that others may join.
-func (f *Fetcher) Waiting() (n int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, fl := range f.flights {
-		n += fl.waiters
-	}
-	return n
-}
-
 // Held is what answers hold, in octets.
 func (f *Fetcher) Held() int64 { return f.held.Load() }
 

@@ -77,6 +77,7 @@ type Fetcher struct {
 	mu      sync.Mutex
 	closed  bool
 	pending int             // flights under way or waiting for a place
+	waiting int             // those that have joined a flight and not left it
 	flights map[key]*flight // those that others may join
 	cache   cache
 }
@@ -160,6 +161,13 @@ func (f *Fetcher) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("close the fetches of plugin %s: %w", f.plugin, context.Cause(ctx))
 	}
+}
+
+// Waiting is how many fetches exchanges wait for now; of those that share one request, each counts.
+func (f *Fetcher) Waiting() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.waiting
 }
 
 // Call is one fetch as a plugin asked for it: its name, and the request as a value.

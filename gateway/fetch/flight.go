@@ -43,6 +43,7 @@ func (f *Fetcher) join(r *Request, now time.Time) (fl *flight, others bool, a An
 		}
 		if fl := f.flights[k]; fl != nil {
 			fl.waiters++
+			f.waiting++
 			fl.age = max(fl.age, r.Cache)
 			return fl, true, Answer{}
 		}
@@ -63,6 +64,7 @@ func (f *Fetcher) join(r *Request, now time.Time) (fl *flight, others bool, a An
 		f.flights[k] = fl
 	}
 	f.pending++
+	f.waiting++
 	// The request points into memory of the exchange that asked, which may be gone before a flight that others joined.
 	own := *r
 	own.Body = bytes.Clone(r.Body)
@@ -98,6 +100,7 @@ func (f *Fetcher) fly(ctx context.Context, fl *flight, r *Request) {
 func (f *Fetcher) leave(fl *flight) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.waiting--
 	if fl.waiters--; fl.waiters > 0 {
 		return
 	}

@@ -315,7 +315,24 @@ func (s *Server) Status() Status {
 func (s *Server) Config() *config.Config { return s.current.Load().config }
 
 // Plugins tells of every plugin in use.
-func (s *Server) Plugins() []plugin.Status { return s.host.Status() }
+func (s *Server) Plugins() []PluginStatus {
+	pools := s.host.Status()
+	list := make([]PluginStatus, len(pools))
+	now := s.current.Load()
+	for i, p := range pools {
+		list[i].Status = p
+		if f := now.fetchers[p.Plugin]; f != nil {
+			list[i].Fetching = f.Waiting()
+		}
+	}
+	return list
+}
+
+// PluginStatus is how a plugin stands.
+type PluginStatus struct {
+	plugin.Status
+	Fetching int `json:"fetching"` // fetches that exchanges wait for, of the configuration in force; all pools of a plugin say the same
+}
 
 // pluginStates adds up, for the metrics, what pools of one plugin have: for a moment after a reload there are two.
 func (s *Server) pluginStates() []telemetry.PluginState {
