@@ -22,6 +22,13 @@ func TestMain(m *testing.M) {
 		switch os.Args[1] {
 		case "compile":
 			os.Exit(Work(context.Background(), os.Args[2:], os.Stdin, os.Stdout))
+		case "compile elsewhere":
+			status := Work(context.Background(), os.Args[2:], os.Stdin, os.Stdout)
+			made, _ := filepath.Glob(filepath.Join(os.Args[2], "*"))
+			if err := os.Rename(made[0], filepath.Join(os.Args[2], "wazero-v0-there")); err != nil {
+				panic(err)
+			}
+			os.Exit(status)
 		case "sleep":
 			time.Sleep(time.Hour)
 		case "tell":
@@ -243,11 +250,10 @@ func TestDamagedFiles(t *testing.T) {
 	t.Run("the seal", func(t *testing.T) {
 		t.Parallel()
 		for _, text := range []string{"", "x", "../../etc/passwd 00", "/etc/passwd 00", "wazero 00\n"} {
-			dir := t.TempDir()
-			if err := os.WriteFile(filepath.Join(dir, Digest(module(7))+seal), []byte(text), 0o600); err != nil {
+			made := compiler(t, Config{Raw: true, Dir: t.TempDir(), Child: Self("compile")})
+			if err := os.WriteFile(made.store.seal(Digest(module(7))), []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			made := compiler(t, Config{Raw: true, Dir: dir, Child: Self("compile")})
 			code, err := made.Load(t.Context(), module(7))
 			if err != nil || code.Cached {
 				t.Fatalf("%q: %v", text, err)
@@ -255,6 +261,45 @@ func TestDamagedFiles(t *testing.T) {
 			code.Release()
 		}
 	})
+}
+
+// TestAnotherEngine: what another version of the engine made is left alone and not used, and a process that has another
+// version is told apart: what it makes would be compiled again here, without bounds.
+func TestAnotherEngine(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c := Config{Raw: true, Dir: dir, Child: Self("compile")}
+	first := compiler(t, c)
+	code, err := first.Load(t.Context(), module(7))
+	if err != nil {
+		t.Fatal(err)
+	}
+	code.Release()
+	key := Digest(module(7))
+	text, err := os.ReadFile(first.store.seal(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, other := first.store.engine, "wazero-v0-there"
+	seal := filepath.Join(dir, key+"."+other+sealed)
+	if err := errors.Join(os.Rename(filepath.Join(dir, name), filepath.Join(dir, other)), os.Remove(first.store.seal(key)),
+		os.WriteFile(seal, bytes.ReplaceAll(text, []byte(name), []byte(other)), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, cached := range []bool{false, true} {
+		made := compiler(t, c)
+		if code, err = made.Load(t.Context(), module(7)); err != nil || code.Cached != cached || run(t, made, code) != 7 {
+			t.Fatalf("%v, cached: %v", err, code.Cached)
+		}
+		code.Release()
+	}
+	if list := files(t, dir); len(list) != 4 {
+		t.Errorf("%v", list)
+	}
+	c.Child = Self("compile elsewhere")
+	if _, err := compiler(t, c).Load(t.Context(), module(8)); err == nil || !strings.Contains(err.Error(), "has another engine: "+other+", not "+name) {
+		t.Errorf("a process with another engine: %v", err)
+	}
 }
 
 // TestBoundsOfTheChild: whatever the process does, it ends, what it says is told, and nothing is left behind.
@@ -361,7 +406,7 @@ func TestPrune(t *testing.T) {
 		t.Fatal(err)
 	}
 	// One entry that is larger than all may be and was used before the others, and one whose file is gone.
-	seals, _ := filepath.Glob(filepath.Join(dir, "*"+seal))
+	seals, _ := filepath.Glob(filepath.Join(dir, "*"+sealed))
 	text, err := os.ReadFile(seals[0])
 	if err != nil {
 		t.Fatal(err)
@@ -370,7 +415,7 @@ func TestPrune(t *testing.T) {
 	if err := errors.Join(os.Truncate(filepath.Join(dir, name), mostKept), os.Chtimes(seals[0], old, old)); err != nil {
 		t.Fatal(err)
 	}
-	lost := filepath.Join(dir, "lost"+seal)
+	lost := filepath.Join(dir, "lost"+sealed)
 	if err := os.WriteFile(lost, []byte("wazero/gone 00\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package code
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -14,13 +15,15 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tetratelabs/wazero"
 )
 
 const (
 	// mostKept bounds the machine code on disk, in octets: what was not used for the longest goes first, at a start.
 	mostKept = 512 << 20
-	// seal ends the name of the file that says which machine code belongs to a module, and what its hash is.
-	seal = ".sealed"
+	// sealed ends the name of the file that says which machine code an engine made of a module, and what its hash is.
+	sealed = ".sealed"
 	// staged begins the name of a folder that is being filled.
 	staged = "new-"
 )
@@ -30,9 +33,10 @@ const (
 // what does not fit its seal is thrown away and compiled again. A seal protects against accidents, not against somebody
 // who can write to the folder: nobody else must be able to.
 type store struct {
-	dir  string
-	temp bool // removed by close
-	log  *slog.Logger
+	dir    string
+	engine string // the folder in dir that this version of the engine looks into; what another version made is not for it
+	temp   bool   // removed by close
+	log    *slog.Logger
 }
 
 // openStore opens a folder, or makes one for this process alone where dir is empty.
@@ -44,6 +48,9 @@ func openStore(dir string, log *slog.Logger) (*store, error) {
 			return nil, fmt.Errorf("make a folder for compiled plugins: %w", err)
 		}
 		s.dir, s.temp = made, true
+		if err := s.version(); err != nil {
+			return nil, errors.Join(err, s.close())
+		}
 		return s, nil
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -53,8 +60,35 @@ func openStore(dir string, log *slog.Logger) (*store, error) {
 		return nil, fmt.Errorf("open plugin cache %s: %w", dir, err)
 	}
 	s.prune()
+	if err := s.version(); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
+
+// version finds out the name of the engine's folder, which the engine itself chooses: by its version and the machine's kind.
+func (s *store) version() error {
+	dir, err := s.stage()
+	if err != nil {
+		return err
+	}
+	cache, err := wazero.NewCompilationCacheWithDir(dir)
+	if err == nil {
+		err = cache.Close(context.Background())
+	}
+	made, _ := os.ReadDir(dir)
+	if err = errors.Join(err, os.RemoveAll(dir)); err != nil {
+		return fmt.Errorf("open plugin cache %s: %w", s.dir, err)
+	}
+	if len(made) != 1 {
+		return fmt.Errorf("open plugin cache %s: the engine made %d folders, not 1", s.dir, len(made))
+	}
+	s.engine = made[0].Name()
+	return nil
+}
+
+// seal is the path of the file that seals what this engine made of a module.
+func (s *store) seal(key string) string { return filepath.Join(s.dir, key+"."+s.engine+sealed) }
 
 func (s *store) close() error {
 	if !s.temp {
@@ -77,13 +111,13 @@ func (s *store) stage() (string, error) {
 
 // has reports whether the machine code of a module is there, as it was when it was sealed.
 func (s *store) has(key string) bool {
-	path := filepath.Join(s.dir, key+seal)
+	path := s.seal(key)
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return false
 	}
 	name, want, ok := strings.Cut(strings.TrimSpace(string(text)), " ")
-	if !ok || !filepath.IsLocal(name) {
+	if !ok || !filepath.IsLocal(name) || filepath.Dir(filepath.FromSlash(name)) != s.engine {
 		_ = os.Remove(path) // worth nothing; what is compiled next replaces it
 		return false
 	}
@@ -115,6 +149,9 @@ func (s *store) adopt(key, stage string) error {
 	if err != nil {
 		return fmt.Errorf("keep compiled plugins: %w", err)
 	}
+	if filepath.Dir(name) != s.engine { // the engine here would compile it again, within this process
+		return fmt.Errorf("the process that compiles plugins has another engine: %s, not %s", filepath.Dir(name), s.engine)
+	}
 	place := filepath.Join(s.dir, name)
 	err = os.MkdirAll(filepath.Dir(place), 0o700)
 	if err == nil {
@@ -125,7 +162,7 @@ func (s *store) adopt(key, stage string) error {
 		err = os.WriteFile(sealing, []byte(filepath.ToSlash(name)+" "+sum+"\n"), 0o600)
 	}
 	if err == nil {
-		err = os.Rename(sealing, filepath.Join(s.dir, key+seal))
+		err = os.Rename(sealing, s.seal(key))
 	}
 	if err != nil {
 		return fmt.Errorf("keep compiled plugins: %w", err)
@@ -157,7 +194,7 @@ func (s *store) prune() {
 			if time.Since(info.ModTime()) > time.Hour {
 				err = errors.Join(err, os.RemoveAll(path))
 			}
-		case strings.HasSuffix(e.Name(), seal):
+		case strings.HasSuffix(e.Name(), sealed):
 			text, bad := os.ReadFile(path)
 			name, _, _ := strings.Cut(string(text), " ")
 			file, stat := filepath.Join(s.dir, name), fs.FileInfo(nil)
