@@ -48,7 +48,9 @@ func (a *App) read(dir string, o config.Options) (*config.Config, schema.Sources
 	if err != nil {
 		return nil, nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "The plugin engine does not start", Detail: err.Error(), Subject: &hcl.Range{Filename: dir}}}
 	}
-	o.Admit = func(m *admission.Module, mf *manifest.Manifest) error { return plugin.Admit(abis(), imports, m, mf) }
+	if !o.Elsewhere { // the gateway that runs has admitted them
+		o.Admit = func(m *admission.Module, mf *manifest.Manifest) error { return plugin.Admit(abis(), imports, m, mf) }
+	}
 	o.Environment, o.Backends, o.Formats, o.Version = a.Environment, backends(), formats(), version()
 	return config.Load(dir, o)
 }
