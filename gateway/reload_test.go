@@ -20,8 +20,8 @@ import (
 	"github.com/quic-go/quic-go/http3"
 )
 
-// TestReloadUnderLoad applies 200 configurations (60 under the race detector, where each takes a second), every third of them broken, while clients call over every protocol: no
-// request fails, no connection is dropped, and afterwards nothing is left over.
+// TestReloadUnderLoad applies 200 configurations, every third of them broken, while clients call over every protocol: no request fails, no
+// connection is dropped, and afterwards nothing is left over.
 func TestReloadUnderLoad(t *testing.T) {
 	dir := workdir(t, nil)
 	// What is asked is that a reload loses nothing, not that this machine is quick beside all other tests.
@@ -80,10 +80,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	instances := n.instances()
 
 	applied, refused := 0, 0
-	reloads := 200
-	if raceDetector {
-		reloads = 60
-	}
+	const reloads = 200
 	for i := range reloads {
 		text := string(original)
 		switch i % 3 {
