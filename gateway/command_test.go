@@ -18,6 +18,7 @@ import (
 
 	"github.com/postern-gateway/postern/examples/sandbox/sandbox"
 	"github.com/postern-gateway/postern/gateway/server"
+	"github.com/postern-gateway/postern/sdk/plugintest"
 )
 
 // freeAddress finds an address on loopback that nothing listens on.
@@ -75,7 +76,7 @@ func runGateway(t *testing.T, dir, admin string) *running {
 	r := &running{log: &transcript{}, admin: admin}
 	a := &App{
 		Context: ctx, Stdin: strings.NewReader(""), Stdout: r.log, Stderr: r.log,
-		Environment: func(string) (string, bool) { return "", false },
+		Environment: func(string) (string, bool) { return "", false }, Child: plugintest.Compiler(t),
 	}
 	code := make(chan int, 1)
 	go func() { code <- a.Main([]string{"run", dir}) }()

@@ -18,6 +18,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/postern-gateway/postern/examples/sandbox/sandbox"
+	"github.com/postern-gateway/postern/sdk/plugintest"
 )
 
 // example copies a scenario to a folder of its own, beside the plugins. replace are texts of its config.hcl and what stands
@@ -56,7 +57,7 @@ func example(t *testing.T, name string, replace ...string) (dir string) {
 			}
 		}
 	}
-	cache := filepath.Join(top, "bin", "cache")
+	cache := plugintest.CacheDir()
 	if err := os.MkdirAll(cache, 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -27,6 +27,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/server"
 	"github.com/postern-gateway/postern/gateway/state"
 	"github.com/postern-gateway/postern/gateway/telemetry"
+	"github.com/postern-gateway/postern/sdk/plugintest"
 )
 
 // root is the repository's folder.
@@ -91,7 +92,7 @@ func workdir(t testing.TB, files map[string]string) string {
 	for name, text := range files {
 		place(name, text)
 	}
-	cache := filepath.Join(top, "bin", "cache")
+	cache := plugintest.CacheDir()
 	for _, path := range []string{cache, filepath.Join(dir, "data")} {
 		if err := os.MkdirAll(path, 0o700); err != nil {
 			t.Fatal(err)
@@ -164,6 +165,9 @@ func startWith(t testing.TB, dir string, c server.Config) *node {
 		}
 	}
 	n.metrics = c.Telemetry.Metrics
+	if c.Child == nil {
+		c.Child = plugintest.Compiler(t)
+	}
 	c.Formats, c.ABIs = formats(), abis()
 	if n.Server, err = server.New(t.Context(), c, cfg); err != nil {
 		t.Fatal(err)

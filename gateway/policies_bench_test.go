@@ -16,6 +16,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/plugin"
 	"github.com/postern-gateway/postern/gateway/policy"
 	"github.com/postern-gateway/postern/gateway/telemetry"
+	"github.com/postern-gateway/postern/sdk/plugintest"
 )
 
 // BenchmarkFivePolicies runs a request through a chain of five policies, the SDKs' examples, and through one of none: what five
@@ -114,7 +115,7 @@ func chainOfFive(b *testing.B, wasm string, raw bool) *policy.Chain {
 	if diags.HasErrors() {
 		b.Fatal(diags)
 	}
-	host, err := plugin.NewHost(plugin.Config{ABIs: abis(), CacheDir: filepath.Join(root(b), "bin", "cache"), Raw: raw})
+	host, err := plugin.NewHost(plugin.Config{ABIs: abis(), CacheDir: plugintest.CacheDir(), Raw: raw})
 	if err != nil {
 		b.Fatal(err)
 	}

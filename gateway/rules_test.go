@@ -23,7 +23,7 @@ const module = "github.com/postern-gateway/postern"
 // layers is the house from the roof down: a package may import packages of lower rows only, never of its own row. A
 // row names folders; "x/*" stands for every folder directly below x.
 var layers = [][]string{
-	{"gateway", "gateway/bench", "gateway/bench/plain", "sdk/conformance", "sdk/go/example", "sdk/go/conformance", "examples/*", "examples/sandbox/*", "examples/authorization-service/*", "plugins/*"},
+	{"gateway", "gateway/bench", "gateway/bench/plain", "sdk/conformance", "sdk/plugintest/compile", "sdk/go/example", "sdk/go/conformance", "examples/*", "examples/sandbox/*", "examples/authorization-service/*", "plugins/*"},
 	{"gateway/admin", "gateway/console", "gateway/project", "sdk/plugintest", "plugins/redact/placeholder"},
 	{"gateway/server", "gateway/fleet", "gateway/project/trial", "plugins/redact/detect"},
 	{"gateway/policy", "gateway/explain", "gateway/project/world", "gateway/proxy", "gateway/plugin/abi1", "gateway/plugin/proxywasm"},
@@ -173,6 +173,40 @@ func whole(dir string) string {
 		return ""
 	}
 	return parts[0] + "/" + parts[1]
+}
+
+// TestUnracedShareNothing: what the Makefile tests without the race detector has nothing to race: no goroutines, channels or locks.
+func TestUnracedShareNothing(t *testing.T) {
+	root, list, set := packages(t)
+	text, err := os.ReadFile(filepath.Join(root, "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`(?m)^UNRACED := (.*)$`).FindSubmatch(text)
+	if line == nil {
+		t.Fatal("the Makefile has no UNRACED")
+	}
+	for _, dir := range strings.Fields(string(line[1])) {
+		i := slices.IndexFunc(list, func(p *pkg) bool { return p.dir == dir })
+		if i < 0 {
+			t.Errorf("the Makefile names %s, which there is not", dir)
+			continue
+		}
+		for _, f := range list[i].files {
+			for _, imp := range f.Imports {
+				if path := strings.Trim(imp.Path.Value, `"`); path == "sync" || path == "sync/atomic" {
+					t.Errorf("%s: %s is tested without the race detector", set.Position(imp.Pos()), dir)
+				}
+			}
+			ast.Inspect(f, func(n ast.Node) bool {
+				switch n.(type) {
+				case *ast.GoStmt, *ast.ChanType, *ast.SelectStmt:
+					t.Errorf("%s: %s is tested without the race detector", set.Position(n.Pos()), dir)
+				}
+				return true
+			})
+		}
+	}
 }
 
 func TestPackages(t *testing.T) {

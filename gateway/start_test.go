@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/postern-gateway/postern/sdk/plugintest"
 )
 
 // watched keeps what a run writes, and ends it once it serves.
@@ -35,7 +37,10 @@ func try(t *testing.T, dir string, listen, admin string) (code int, out string) 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	c := &watched{stop: cancel}
-	a := &App{Context: ctx, Stdin: strings.NewReader(""), Stdout: c, Stderr: c, Environment: func(string) (string, bool) { return "", false }}
+	a := &App{
+		Context: ctx, Stdin: strings.NewReader(""), Stdout: c, Stderr: c,
+		Environment: func(string) (string, bool) { return "", false }, Child: plugintest.Compiler(t),
+	}
 	code = a.Main([]string{"run", dir, "-var", "listen=" + listen, "-var", "admin=" + admin})
 	return code, c.text.String()
 }

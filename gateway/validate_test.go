@@ -12,6 +12,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/manifest"
 	"github.com/postern-gateway/postern/gateway/plugin/wasmtest"
 	"github.com/postern-gateway/postern/sdk/abi"
+	"github.com/postern-gateway/postern/sdk/plugintest"
 )
 
 // small is a configuration without plugins and secrets.
@@ -88,7 +89,7 @@ func command(t *testing.T, input string, arguments ...string) (code int, stdout,
 	var out, errs bytes.Buffer
 	a := &App{
 		Context: context.Background(), Stdin: strings.NewReader(input), Stdout: &out, Stderr: &errs,
-		Environment: func(string) (string, bool) { return "", false },
+		Environment: func(string) (string, bool) { return "", false }, Child: plugintest.Compiler(t),
 	}
 	code = a.Main(arguments)
 	return code, out.String(), errs.String()

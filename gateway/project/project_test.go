@@ -63,6 +63,7 @@ func run(t testing.TB, s *project.Shell, arguments ...string) (out string, told 
 		s.Context = t.Context()
 	}
 	s.ABIs = func() []plugin.ABI { return []plugin.ABI{abi1.New()} }
+	s.Child = plugintest.Compiler(t)
 	parser, err := kong.New(&project.Commands{}, kong.Bind(s), kong.Vars{"languages": ""}, kong.Exit(func(int) { t.Error("the parser wants to exit") }))
 	if err != nil {
 		t.Fatal(err)

@@ -37,7 +37,7 @@ func route(t *testing.T, guest string) {
 	if diags.HasErrors() {
 		t.Fatal(diags)
 	}
-	host, err := trial.NewHost(trial.Config{Plugin: p, ABIs: []plugin.ABI{abi1.New()}, CacheDir: plugintest.CacheDir()})
+	host, err := trial.NewHost(trial.Config{Plugin: p, ABIs: []plugin.ABI{abi1.New()}, CacheDir: plugintest.CacheDir(), Child: plugintest.Compiler(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,6 @@ import (
 	"context"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -239,7 +238,7 @@ func (c *Config) start(t testing.TB) {
 	c.worlds.Put(world.New(world.Config{}))
 	host, err := plugin.NewHost(plugin.Config{
 		Log:      slog.New(slog.NewTextHandler(c.worlds, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: noTime})),
-		CacheDir: CacheDir(), ABIs: []plugin.ABI{abi1.New()}, Services: plugin.Services{Accounts: c.worlds, Ledger: c.worlds},
+		CacheDir: CacheDir(), Child: Compiler(t), ABIs: []plugin.ABI{abi1.New()}, Services: plugin.Services{Accounts: c.worlds, Ledger: c.worlds},
 		Now: c.worlds.Now, Random: c.worlds,
 	})
 	if err != nil {
@@ -268,22 +267,14 @@ func (c *Config) build(t testing.TB) {
 func Build(t testing.TB, dir string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "plugin.wasm")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-buildmode=c-shared", "-o", out, ".") // go test puts its own first
+	// The same source is the same module wherever it lies, so that its machine code is found again.
+	cmd := goCommand(t.Context(), "build", "-trimpath", "-buildvcs=false", "-buildmode=c-shared", "-o", out, ".")
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOFLAGS="+strings.ReplaceAll(os.Getenv("GOFLAGS"), "-race", ""))
+	cmd.Env = append(cmd.Env, "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
 	if b, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", dir, err, b)
 	}
 	return out
-}
-
-// CacheDir is where modules compiled to machine code are kept between runs of tests; empty: nowhere.
-func CacheDir() string {
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return ""
-	}
-	return filepath.Join(dir, "postern", "plugintest")
 }
 
 func text(diags hcl.Diagnostics) string {

@@ -24,6 +24,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/plugin"
 	"github.com/postern-gateway/postern/gateway/plugin/abi1"
 	"github.com/postern-gateway/postern/sdk/abi"
+	"github.com/postern-gateway/postern/sdk/plugintest"
 )
 
 var guests = sync.OnceValues(func() (string, error) {
@@ -32,7 +33,7 @@ var guests = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	for _, name := range []string{"hostile", "policy"} {
-		cmd := exec.Command("go", "build", "-buildmode=c-shared", "-o", filepath.Join(dir, name+".wasm"), "./testdata/guests/"+name)
+		cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-buildmode=c-shared", "-o", filepath.Join(dir, name+".wasm"), "./testdata/guests/"+name)
 		cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return dir, errors.New(name + ": " + string(out))
@@ -67,14 +68,6 @@ func write(t testing.TB, wasm []byte) string {
 	return path
 }
 
-func cache() string {
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return ""
-	}
-	return filepath.Join(dir, "postern", "plugintest")
-}
-
 // lines is a log that can be read while it is written.
 type lines struct {
 	mu sync.Mutex
@@ -96,7 +89,7 @@ func (l *lines) String() string {
 func newHost(t testing.TB, s plugin.Services) (*plugin.Host, *lines) {
 	t.Helper()
 	log := new(lines)
-	h, err := plugin.NewHost(plugin.Config{Log: slog.New(slog.NewTextHandler(log, nil)), CacheDir: cache(), ABIs: []plugin.ABI{abi1.New()}, Services: s})
+	h, err := plugin.NewHost(plugin.Config{Log: slog.New(slog.NewTextHandler(log, nil)), CacheDir: plugintest.CacheDir(), Child: plugintest.Compiler(t), ABIs: []plugin.ABI{abi1.New()}, Services: s})
 	if err != nil {
 		t.Fatal(err)
 	}

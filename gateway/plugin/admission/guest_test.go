@@ -15,18 +15,19 @@ import (
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/postern-gateway/postern/gateway/plugin/admission"
+	"github.com/postern-gateway/postern/sdk/plugintest"
 )
 
 // compileC compiles a file of testdata. Where there is no compiler the test is skipped, but not in CI.
 func compileC(t testing.TB, file string, flags ...string) []byte {
 	t.Helper()
-	clang, err := exec.LookPath("clang-19")
-	linker, err2 := exec.LookPath("wasm-ld-19")
-	if err != nil || err2 != nil {
+	clang, linker := installed("clang-19", "clang"), installed("wasm-ld-19", "wasm-ld")
+	if clang == "" || linker == "" {
+		const text = "clang and wasm-ld are not installed: apt-get install clang-19 lld-19, or clang lld"
 		if os.Getenv("CI") == "true" {
-			t.Fatal("clang-19 and wasm-ld-19 are not installed: apt-get install clang-19 lld-19")
+			t.Fatal(text)
 		}
-		t.Skip("needs clang-19 and wasm-ld-19: apt-get install clang-19 lld-19")
+		t.Skip(text)
 	}
 	out := filepath.Join(t.TempDir(), "guest.wasm")
 	arguments := append([]string{
@@ -37,6 +38,16 @@ func compileC(t testing.TB, file string, flags ...string) []byte {
 		t.Fatalf("compile %s: %v\n%s", file, err, text)
 	}
 	return read(t, out)
+}
+
+// installed is the path of the first of these programs that there is.
+func installed(names ...string) string {
+	for _, name := range names {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	return ""
 }
 
 func read(t testing.TB, file string) []byte {
@@ -138,6 +149,28 @@ func TestLines(t *testing.T) {
 	}
 }
 
+// compiledBefore is what a host is made with that finds a module compiled already, where compiling it here would take long.
+func compiledBefore(t *testing.T, wasm []byte) wazero.RuntimeConfig {
+	t.Helper()
+	config := wazero.NewRuntimeConfig()
+	compiler := plugintest.Compiler(t)
+	if len(compiler) == 0 {
+		return config
+	}
+	dir := t.TempDir()
+	cmd := exec.Command(compiler[0], append(compiler[1:], dir, "1073741824", "60")...)
+	cmd.Stdin = bytes.NewReader(wasm)
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("compile: %v\n%s", err, text)
+	}
+	cache, err := wazero.NewCompilationCacheWithDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cache.Close(context.Background()) })
+	return config.WithCompilationCache(cache).WithDebugInfoEnabled(true).WithMemoryLimitPages(1 << 16)
+}
+
 // TestGoComputesTheSame builds a guest with the Go toolchain, whose modules are the largest and oddest there are: every
 // function is a loop around a table of branches.
 func TestGoComputesTheSame(t *testing.T) {
@@ -146,7 +179,7 @@ func TestGoComputesTheSame(t *testing.T) {
 		t.Skip("compiles two megabytes of WebAssembly")
 	}
 	out := filepath.Join(t.TempDir(), "guest.wasm")
-	build := exec.Command("go", "build", "-buildmode=c-shared", "-o", out, "./testdata/guest")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-buildmode=c-shared", "-o", out, "./testdata/guest")
 	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
 	if text, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, text)
@@ -158,7 +191,7 @@ func TestGoComputesTheSame(t *testing.T) {
 	}
 	var results [2][]uint64
 	for i, code := range [][]byte{wasm, metered} {
-		h := newHost(t, wazero.NewRuntimeConfig())
+		h := newHost(t, compiledBefore(t, code))
 		h.slice = 100_000
 		m := h.start(t, h.compile(t, code))
 		for n := range uint64(20) {

@@ -299,11 +299,7 @@ func TestWhatIsAddedCanNotBeNamed(t *testing.T) {
 // TestGrowthIsBounded meters the module that grows most for its size.
 func TestGrowthIsBounded(t *testing.T) {
 	t.Parallel()
-	var code w.Code
-	for range 20_000 {
-		code += w.Loop(w.Void, w.Br(0))
-	}
-	m, err := admission.Read(function(code), admission.Limits{})
+	m, err := admission.Read(function(w.Repeat(20_000, w.Loop(w.Void, w.Br(0)))), admission.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,7 +48,7 @@ func module(t *testing.T) (*config.Plugin, *trial.Host) {
 	t.Helper()
 	p := guest(t)
 	p.Path = plugintest.Build(t, "../../../sdk/go/conformance")
-	h, err := trial.NewHost(trial.Config{Plugin: p, ABIs: []plugin.ABI{abi1.New()}, CacheDir: plugintest.CacheDir()})
+	h, err := trial.NewHost(trial.Config{Plugin: p, ABIs: []plugin.ABI{abi1.New()}, CacheDir: plugintest.CacheDir(), Child: plugintest.Compiler(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
