@@ -56,15 +56,27 @@ listener "public" {
 plugin "apikey" {
   source = "plugins/apikey"
   grants = [accounts]
+
+  limits {
+    queue = "10s" # all calls come at once, and a busy machine serves them late
+  }
 }
 
 plugin "models" {
   source = "plugins/models"
+
+  limits {
+    queue = "10s" # all calls come at once, and a busy machine serves them late
+  }
 }
 
 plugin "meter" {
   source = "plugins/meter"
   grants = [ledger]
+
+  limits {
+    queue = "10s" # all calls come at once, and a busy machine serves them late
+  }
 }
 
 upstream "sandbox" {
