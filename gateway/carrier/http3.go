@@ -1,6 +1,7 @@
 package carrier
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -34,8 +36,29 @@ func (e *Carrier) HTTP3(w http.ResponseWriter, r *http.Request, p *caller.Peer) 
 	if problem == nil && c.x.Request.Length < 0 && c.x.Request.Upgrade == "" {
 		s.probe(c)
 	}
-	if !c.run(r.Context(), p, problem) {
+	ctx := r.Context()
+	if c.x.Request.Upgrade != "" {
+		var stop context.CancelFunc
+		ctx, stop = s.lasting(ctx)
+		defer stop()
+	}
+	if !c.run(ctx, p, problem) {
 		panic(http.ErrAbortHandler)
+	}
+}
+
+// lasting is ctx for a tunnel, which goes on until both its sides have ended: quic-go ends a stream's context with its sending
+// side.
+func (s *quicStream) lasting(ctx context.Context) (context.Context, context.CancelFunc) {
+	outer, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		if !s.half.Load() {
+			cancel(context.Cause(ctx))
+		}
+	})
+	return outer, func() {
+		stop()
+		cancel(nil)
 	}
 }
 
@@ -77,6 +100,7 @@ type quicStream struct {
 	r  *http.Request
 
 	reading, writing stall
+	half             atomic.Bool // the sending side of a tunnel has ended
 
 	mu     sync.Mutex // guards over, and with it every use of w and rc from another goroutine than the handler's
 	over   bool       // the handler has returned: w is not ours any more
@@ -254,6 +278,7 @@ func (s *quicStream) Accept(h exchange.Header) error {
 // CloseWrite implements download. Without a tunnel, the last octets leave when the handler returns.
 func (s *quicStream) CloseWrite(trailer exchange.Header) error {
 	if s.raw != nil {
+		s.half.Store(true)
 		return s.raw.Close()
 	}
 	if len(trailer) == 0 {

@@ -53,6 +53,9 @@ func (l *Link) roundTrip(ctx context.Context, r *client.Request, resp *client.Re
 		return &client.Error{Reason: client.Invalid, Err: errors.New("answered with a field that can not be passed on")}
 	}
 	resp.Header = incoming(got.Header)
+	if got.Body == http.NoBody {
+		resp.Body = exchange.NoBody
+	}
 	return nil
 }
 

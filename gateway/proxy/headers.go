@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/upstream"
@@ -50,8 +51,10 @@ func (f *Forwarder) request(x *exchange.Exchange, u *upstream.Upstream) *upstrea
 			h = append(h, field)
 		}
 	}
-	if strings.HasPrefix(h.Get("content-type"), "application/grpc") {
+	var deadline time.Time
+	if isGRPC(in.Header) {
 		h.Set("te", "trailers") // the listener took it off as a field of its hop
+		deadline = grpcDeadline(x)
 	}
 	from := ""
 	if in.Remote.IsValid() {
@@ -66,7 +69,7 @@ func (f *Forwarder) request(x *exchange.Exchange, u *upstream.Upstream) *upstrea
 	h.Add("x-forwarded-host", in.Authority)
 
 	r := &upstream.Request{
-		Method: in.Method, Path: in.Path, Query: in.Query, Header: h, Body: in.Body, Length: in.Length, Key: u.Key(x),
+		Method: in.Method, Path: in.Path, Query: in.Query, Header: h, Body: in.Body, Length: in.Length, Key: u.Key(x), Deadline: deadline,
 		Interim: func(status int, h exchange.Header) error { return x.Reply.Interim(status, h) },
 	}
 	if in.Length == 0 {

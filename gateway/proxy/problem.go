@@ -69,7 +69,7 @@ func problemOf(e *upstream.Error) *exchange.Problem {
 		return &exchange.Problem{Status: 502, Code: "upstream_unreachable", Title: "The upstream can not be reached"}
 	case upstream.Reset:
 		return &exchange.Problem{Status: 502, Code: "upstream_reset", Title: "The upstream broke the connection off"}
-	case upstream.Timeout, upstream.Canceled:
+	case upstream.Timeout, upstream.Canceled, upstream.Expired:
 		return &exchange.Problem{Status: 504, Code: "upstream_timeout", Title: "The upstream did not answer in time"}
 	case upstream.Busy:
 		return &exchange.Problem{Status: 503, Code: "upstream_busy", Title: "Every connection to the upstream is in use", Retry: time.Second}

@@ -79,14 +79,12 @@ type Model struct {
 
 // Forwarder forwards exchanges. It is safe for concurrent use.
 type Forwarder struct {
-	log     *slog.Logger
-	name    string
-	whole   int64
-	buffers sync.Pool // *[]byte of bufferSize
+	log   *slog.Logger
+	name  string
+	whole int64
+	small sync.Pool // *[]byte of smallBuffer
+	large sync.Pool // *[]byte of largeBuffer
 }
-
-// bufferSize is how much of a body is read at once.
-const bufferSize = 32 << 10
 
 // New makes a Forwarder.
 func New(c Config) *Forwarder {
@@ -100,10 +98,8 @@ func New(c Config) *Forwarder {
 	if f.whole <= 0 {
 		f.whole = 64 << 20
 	}
-	f.buffers.New = func() any {
-		b := make([]byte, bufferSize)
-		return &b
-	}
+	f.small.New = func() any { return new(make([]byte, smallBuffer)) }
+	f.large.New = func() any { return new(make([]byte, largeBuffer)) }
 	return f
 }
 
@@ -166,6 +162,9 @@ func (f *Forwarder) plain(ctx context.Context, x *exchange.Exchange, hop *Hop) e
 		}
 	}
 	if err != nil {
+		if expired(x, err) {
+			return tooLate(x)
+		}
 		return f.failure(ctx, x, err)
 	}
 	if resp.Upgrade != nil {
@@ -211,17 +210,22 @@ func (f *Forwarder) deliver(ctx context.Context, x *exchange.Exchange, filter Fi
 	if filter != nil && filter.Events() && x.Response.Header.EventStream() {
 		return f.filterEvents(ctx, x, filter)
 	}
-	buffer := f.buffers.Get().(*[]byte)
-	defer f.buffers.Put(buffer)
+	w := f.window(length)
+	defer w.close()
 	var out []byte
 	received := int64(0)
 	for {
-		n, err := body.Read(*buffer)
+		buffer := w.room()
+		n, err := body.Read(buffer)
+		w.took(n)
 		received += int64(n)
 		if err != nil && !exchange.AtEnd(err) {
+			if expired(x, err) {
+				return finish(x, grpcStatus())
+			}
 			return f.cut(ctx, x, err)
 		}
-		p, end := (*buffer)[:n], err != nil
+		p, end := buffer[:n], err != nil
 		if filter != nil {
 			var ferr error
 			if out, ferr = filter.Filter(ctx, out[:0], p, end); ferr != nil {
@@ -235,8 +239,8 @@ func (f *Forwarder) deliver(ctx context.Context, x *exchange.Exchange, filter Fi
 		if end {
 			return finish(x, body.Trailer())
 		}
-		// A read that fills the buffer has more behind it; after another one nothing is waiting.
-		if n < len(*buffer) && len(p) > 0 && (x.Response.Length < 0 || received < x.Response.Length) {
+		// Nobody knows when more of a stream comes. Of a body with a length there is more behind a read that fills the buffer.
+		if len(p) > 0 && (x.Response.Length < 0 || n < len(buffer) && received < x.Response.Length) {
 			if err := x.Reply.Flush(); err != nil {
 				return gone(err)
 			}

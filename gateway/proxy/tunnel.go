@@ -14,8 +14,12 @@ import (
 	"github.com/postern-gateway/postern/gateway/upstream"
 )
 
-// tunnel carries octets both ways after an upgrade, until one side closes, nothing moves for the upstream's idle timeout,
-// or ctx ends.
+// halfIdle is how long the other side of a tunnel may be silent when one has ended.
+const halfIdle = 10 * time.Second
+
+// tunnel carries octets both ways after an upgrade. The end of one side is passed on, and what the other still sends then
+// gets through, so that neither loses the last it was sent. It is over when both have ended, one breaks, nothing moves for
+// the upstream's idle timeout, or ctx ends.
 func (f *Forwarder) tunnel(ctx context.Context, x *exchange.Exchange, u *upstream.Upstream, resp *upstream.Response) error {
 	defer func() { _ = resp.Upgrade.Close() }() // one close or another ends the tunnel; both sides see it as its end
 	x.Response = exchange.Response{Status: resp.Status, Header: f.response(resp), Body: exchange.NoBody}
@@ -40,25 +44,37 @@ func (f *Forwarder) tunnel(ctx context.Context, x *exchange.Exchange, u *upstrea
 	}
 	defer stop()
 	defer context.AfterFunc(ctx, stop)()
+	var patience atomic.Int64
+	patience.Store(int64(u.Config().Timeouts.Idle))
 	idle := time.AfterFunc(u.Config().Timeouts.Idle, stop)
 	defer idle.Stop()
 	var sent atomic.Int64
 	carry := func(to io.Writer, from io.Reader, count *atomic.Int64) {
-		defer stop()
-		buffer := f.buffers.Get().(*[]byte)
-		defer f.buffers.Put(buffer)
+		w := f.window(-1)
+		defer w.close()
 		for {
-			n, err := from.Read(*buffer)
-			idle.Reset(u.Config().Timeouts.Idle)
+			buffer := w.room()
+			n, err := from.Read(buffer)
+			w.took(n)
+			idle.Reset(time.Duration(patience.Load()))
 			if n > 0 {
-				if _, err := to.Write((*buffer)[:n]); err != nil {
+				if _, err := to.Write(buffer[:n]); err != nil {
+					stop()
 					return
 				}
 				count.Add(int64(n))
 			}
-			if err != nil {
+			if err == nil {
+				continue
+			}
+			half, ok := to.(interface{ CloseWrite() error })
+			if !exchange.AtEnd(err) || !ok || half.CloseWrite() != nil {
+				stop()
 				return
 			}
+			patience.Store(int64(min(halfIdle, u.Config().Timeouts.Idle)))
+			idle.Reset(time.Duration(patience.Load()))
+			return
 		}
 	}
 	var up sync.WaitGroup

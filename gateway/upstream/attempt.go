@@ -83,8 +83,10 @@ func (a *attempt) do(ctx context.Context) (*Response, error) {
 	switch status := a.in.Status; {
 	case status == http.StatusSwitchingProtocols:
 		return a.upgraded()
-	case status < 200 || status > 599: // RFC 9110 section 15: not valid
+	case status < 200 || status > 999:
 		return nil, a.fail(Invalid, Begun, fmt.Errorf("answered with the status %d", status))
+	case status > 599: // not valid; to be taken as if it were of the class 5xx (RFC 9110 section 15)
+		a.in.Status = http.StatusInternalServerError
 	}
 	return a.response(), nil
 }
@@ -128,8 +130,9 @@ func (a *attempt) response() *Response {
 	case a.r.Method == http.MethodHead:
 		a.finish(nil, true)
 		resp.Body = exchange.NoBody
-	case a.in.Status == 204, a.in.Status == 304, a.in.Length == 0:
-		// The exchange is over, although the trailers of an answer that is all trailers stand among its headers.
+	case a.in.Status == 204, a.in.Status == 304, a.in.Length == 0 && (!a.l.Shared() || a.in.Body == exchange.NoBody):
+		// The exchange is over, although the trailers of an answer that is all trailers stand among its headers. Over HTTP/2 and
+		// 3 a trailer section may still follow a response without content.
 		a.finish(nil, true)
 		resp.Body, resp.Length = exchange.NoBody, 0
 	}
@@ -211,6 +214,8 @@ func (a *attempt) broken(err error, sent Sent) *Error {
 		return a.fail(Unsendable, sent, err)
 	case e != nil && e.Reason == client.Given:
 		return a.fail(Canceled, sent, err)
+	case !a.r.Deadline.IsZero() && time.Now().After(a.r.Deadline):
+		return a.fail(Expired, sent, err)
 	case e != nil && e.Reason == client.Invalid:
 		return a.fail(Invalid, sent, err)
 	}

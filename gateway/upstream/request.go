@@ -24,6 +24,9 @@ type Request struct {
 	Upgrade string        // protocol to switch to, over HTTP/1.1 on a connection of its own; empty: none
 	Key     string        // what consistent_hash hashes, see Upstream.Key
 
+	// Deadline is when whoever asked gives up, as far as that is known; zero: it is not. What breaks afterwards is nobody's
+	// fault: servers of gRPC reset a stream whose time is over.
+	Deadline time.Time
 	// Interim is called for every 1xx response except 100 and 101, during RoundTrip and never after it. An error ends
 	// the attempt. Nil ignores them.
 	Interim func(status int, h exchange.Header) error
@@ -89,6 +92,7 @@ const (
 	NoEndpoint Kind = "no_endpoint" // every endpoint's health check fails
 	Upgrading  Kind = "upgrade"     // the upstream's protocol has no upgrade
 	Client     Kind = "client"      // the client's body broke: Err says how
+	Expired    Kind = "expired"     // the caller's deadline was over when it broke
 	Canceled   Kind = "canceled"    // the caller's context ended
 	Closed     Kind = "closed"      // the upstream was closed
 	Unsendable Kind = "unsendable"  // a field or the target of the request can not be sent

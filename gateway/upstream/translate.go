@@ -1,11 +1,22 @@
 package upstream
 
-import "io"
+import (
+	"errors"
+	"io"
+)
 
 // tunnel is the stream after an upgrade. Its Close ends the attempt.
 type tunnel struct {
 	io.ReadWriteCloser
 	a *attempt
+}
+
+// CloseWrite ends the sending side alone.
+func (t *tunnel) CloseWrite() error {
+	if half, ok := t.ReadWriteCloser.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }
 
 // Close closes the connection.

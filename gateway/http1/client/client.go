@@ -352,6 +352,14 @@ func (t *tunnel) Read(p []byte) (int, error) {
 // Write sends octets.
 func (t *tunnel) Write(p []byte) (int, error) { return t.c.stream.Write(p) }
 
+// CloseWrite ends the sending side alone.
+func (t *tunnel) CloseWrite() error {
+	if half, ok := t.c.stream.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
 // Close closes the connection.
 func (t *tunnel) Close() error {
 	t.c.Abort()
