@@ -8,7 +8,7 @@ SOURCES := $(shell find gateway sdk examples -name '*.go' -not -name '*_test.go'
 # Texts that the program holds, for new projects of plugins.
 SOURCES += $(wildcard gateway/project/scaffold/* sdk/*/build sdk/*/postern.* sdk/*/Cargo.toml sdk/*/src/*.rs sdk/*/example/* sdk/*/example/src/* sdk/*/assembly/*.ts)
 
-.PHONY: all run test unit lint fuzz bench microbench soak faults plugins clean
+.PHONY: all run test unit lint fuzz bench microbench conformance soak faults plugins clean
 
 all: $(BIN)/postern $(BIN)/demo plugins
 
@@ -71,6 +71,12 @@ bench: all
 # Every benchmark, with allocations.
 microbench: all
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+# The suites that others wrote for servers and proxies, whole, through the gateway, and 10,000 streams of events. `make test` runs a
+# short form of each.
+conformance: all
+	@sh .ci/tools
+	POSTERN_SOAK=1 $(GO) test -v -timeout 3h -run 'H2spec|RPC|WebSocket|Tunnel|EventStreams' ./gateway/listener ./gateway/conformance
 
 # The long forms of the reload, crash and load tests.
 soak: all

@@ -97,10 +97,11 @@ func documents(t testing.TB) (list []string) {
 
 // exercised says of every command line in the documents' sh blocks which test runs it.
 var exercised = map[string]string{
-	"make run":        "TestDemo runs what it runs",
-	"make test":       "runs this test",
-	"make bench":      "TestShort of gateway/bench runs what it runs, in short",
-	". data/demo.env": "TestReadme",
+	"make run":         "TestDemo runs what it runs",
+	"make test":        "runs this test",
+	"make bench":       "TestShort of gateway/bench runs what it runs, in short",
+	". data/demo.env":  "TestReadme",
+	"make conformance": "runs the tests of gateway/conformance and TestH2spec in full, of which make test runs the short form",
 	`curl --cacert "$POSTERN_CA" "$POSTERN_URL/v1/chat/completions" -H "Authorization: Bearer $POSTERN_KEY" -H 'Content-Type: application/json' -d '{"model":"small","messages":[{"role":"user","content":"Hello, I am jane@example.com"}]}'`: "TestReadme, TestDemo",
 	`gtlsclient --no-quic-dump --exit-on-all-streams-close 127.0.0.1 8443 "$POSTERN_URL/" 2>&1 | grep '^http:'`:                                                                                                                               "TestDemo",
 	"bin/postern account list":                      "TestReadme",

@@ -23,7 +23,7 @@ const module = "github.com/postern-gateway/postern"
 // layers is the house from the roof down: a package may import packages of lower rows only, never of its own row. A
 // row names folders; "x/*" stands for every folder directly below x.
 var layers = [][]string{
-	{"gateway", "gateway/bench", "gateway/bench/plain", "sdk/conformance", "sdk/plugintest/compile", "sdk/go/example", "sdk/go/conformance", "examples/*", "examples/sandbox/*", "examples/authorization-service/*", "plugins/*"},
+	{"gateway", "gateway/bench", "gateway/conformance", "gateway/bench/plain", "sdk/conformance", "sdk/plugintest/compile", "sdk/go/example", "sdk/go/conformance", "examples/*", "examples/sandbox/*", "examples/authorization-service/*", "plugins/*"},
 	{"gateway/admin", "gateway/console", "gateway/project", "sdk/plugintest", "plugins/redact/placeholder"},
 	{"gateway/server", "gateway/fleet", "gateway/project/trial", "plugins/redact/detect"},
 	{"gateway/policy", "gateway/explain", "gateway/project/world", "gateway/proxy", "gateway/plugin/abi1", "gateway/plugin/proxywasm"},
@@ -60,6 +60,7 @@ var reasons = map[string]string{
 	"golang.org/x/mod":                                                "reads go.mod in the rules test",
 	"golang.org/x/net":                                                "HPACK, and header rules; a second HTTP/2 client for tests",
 	"golang.org/x/tools":                                              "txtar golden files",
+	"google.golang.org/protobuf":                                      "reads the messages of the RPC suite's programs",
 	"google.golang.org/grpc":                                          "a real gRPC client and server for the tests",
 }
 
