@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"net/netip"
 	"net/url"
+	"runtime"
 	"slices"
 	"time"
 
@@ -174,11 +175,23 @@ type PluginLimits struct {
 	CPUPerKiB  time.Duration // besides, for each begun KiB of the event's body, default 0
 	Start      time.Duration // CPU of starting an instance and configuring all its stages, default 2s
 	Depth      int           // calls within each other, default 4096; a large frame counts as several
-	Instances  int           // at most that many at once; default 0: two for each CPU
+	Instances  int           // at most that many at once; default 0: what Plugin.Instances says
 	Queue      time.Duration // how long an event waits for an instance, default 1s
 	Wait       time.Duration // wall time an event's host operations may take together, default 1s; the stage's timeout holds besides
 	Operations int           // host operations of one event, default 1024
 	Log        int64         // octets logged in one event, default 8KiB
+}
+
+// Instances is how many instances of the plugin there may be at once: limits.instances, or two for each CPU, or eight with the
+// grant ledger. Operations of the ledger wait for the disk, and it writes together what waits together.
+func (p *Plugin) Instances() int {
+	switch {
+	case p.Limits.Instances > 0:
+		return p.Limits.Instances
+	case slices.Contains(p.Grants, "ledger"):
+		return 8 * runtime.GOMAXPROCS(0)
+	}
+	return 2 * runtime.GOMAXPROCS(0)
 }
 
 // Whole returns the limits with the defaults of those that are zero, for a Plugin that no configuration was read for.

@@ -169,7 +169,7 @@ func chain(b *strings.Builder, r *config.Route) {
 				}
 			}
 			fmt.Fprintf(b, "    may use: %s\n", none(strings.Join(s.Plugin.Grants, ", ")))
-			fmt.Fprintf(b, "    uses %s\n", limits(&s.Plugin.Limits))
+			fmt.Fprintf(b, "    uses %s\n", limits(s.Plugin))
 			if f := s.Plugin.Fetch; len(f.Origins)+len(f.Upstreams) > 0 {
 				fmt.Fprintf(b, "    may ask: %s\n", strings.Join(f.Destinations(), ", "))
 			}

@@ -39,7 +39,7 @@ func (e *Explainer) Plan() []string {
 	}
 	for _, p := range c.Plugins {
 		say(0, "plugin %s %s from %s, grants: %s", p.Name, p.Manifest.Version, p.Source, none(strings.Join(p.Grants, ", ")))
-		say(1, "%s", limits(&p.Limits))
+		say(1, "%s", limits(p))
 		for _, h := range p.Manifest.Hooks {
 			say(1, "at %s sees %s", h.Phase, sees(h.Sees))
 		}
@@ -270,10 +270,11 @@ func target(t *config.Target) string {
 }
 
 // limits is what a plugin may use, in words.
-func limits(l *config.PluginLimits) string {
+func limits(p *config.Plugin) string {
+	l := &p.Limits
 	more := either(l.CPUPerKiB > 0, fmt.Sprintf(" and %s more for each KiB of a body", duration(l.CPUPerKiB)), "")
 	return fmt.Sprintf("at most %d MiB, %s of CPU an event%s, %d calls within each other, %d host operations that wait %s in all, %d octets of log; %s instances, waited for %s",
-		l.Memory>>20, duration(l.CPU), more, l.Depth, l.Operations, duration(l.Wait), l.Log, either(l.Instances > 0, fmt.Sprint(l.Instances), "2 for each CPU"), duration(l.Queue))
+		l.Memory>>20, duration(l.CPU), more, l.Depth, l.Operations, duration(l.Wait), l.Log, fmt.Sprint(p.Instances()), duration(l.Queue))
 }
 
 // sees is what reaches a plugin, in words.

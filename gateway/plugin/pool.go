@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -96,9 +95,7 @@ func (h *Host) newPool(ctx context.Context, key string, p *config.Plugin, stages
 		host: h, key: key, refs: 1, plugin: p, stages: stages, code: c, module: module, front: front,
 		limits: p.Limits.Whole(), drained: make(chan struct{}), faults: map[Kind]int64{},
 	}
-	if made.limits.Instances <= 0 {
-		made.limits.Instances = 2 * runtime.GOMAXPROCS(0)
-	}
+	made.limits.Instances = p.Instances()
 	// The first instance shows whether the module works at all. The others take the place of those that other pools of the
 	// plugin have, so that the load they carry finds instances ready: what is swapped in is warm.
 	for most := min(h.instances(p.Name), made.limits.Instances); made.total < max(most, 1); made.total++ {

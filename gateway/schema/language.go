@@ -175,7 +175,7 @@ func pluginBlock() Block {
 			{Name: "cpu_per_kib", Kind: Span, Preset: "0s", Min: "1us", Max: "100ms", Zero: true, Summary: "More of it for each begun KiB of the event's body: for plugins that look through long bodies."},
 			{Name: "start", Kind: Span, Preset: "2s", Min: "1ms", Max: "10m", Summary: "CPU time of starting an instance and configuring it, counted in the same way."},
 			{Name: "depth", Kind: Count, Preset: "4096", Min: "16", Max: "65536", Summary: "Calls within each other; a large frame counts as several."},
-			{Name: "instances", Kind: Count, Preset: "0", Min: "1", Max: "10000", Zero: true, Summary: "Instances at once; 0 is two for each CPU."},
+			{Name: "instances", Kind: Count, Preset: "0", Min: "1", Max: "10000", Zero: true, Summary: "Instances at once; 0 is two for each CPU, and eight with the grant ledger, whose operations wait for the disk."},
 			{Name: "queue", Kind: Span, Preset: "1s", Min: "1ms", Max: "10s", Summary: "How long an event waits for an instance."},
 			{Name: "wait", Kind: Span, Preset: "1s", Min: "1ms", Max: "1m", Summary: "Time that the host operations of one event may take together."},
 			{Name: "operations", Kind: Count, Preset: "1024", Min: "1", Max: "1000000", Summary: "Host operations of one event."},
