@@ -273,8 +273,8 @@ func target(t *config.Target) string {
 func limits(p *config.Plugin) string {
 	l := &p.Limits
 	more := either(l.CPUPerKiB > 0, fmt.Sprintf(" and %s more for each KiB of a body", duration(l.CPUPerKiB)), "")
-	return fmt.Sprintf("at most %d MiB, %s of CPU an event%s, %d calls within each other, %d host operations that wait %s in all, %d octets of log; %s instances, waited for %s",
-		l.Memory>>20, duration(l.CPU), more, l.Depth, l.Operations, duration(l.Wait), l.Log, fmt.Sprint(p.Instances()), duration(l.Queue))
+	return fmt.Sprintf("at most %d MiB, %s of CPU an event%s, %d calls within each other, %d host operations that wait %s in all, %d octets of log; %d instances, waited for %s",
+		l.Memory>>20, duration(l.CPU), more, l.Depth, l.Operations, duration(l.Wait), l.Log, p.Instances(), duration(l.Queue))
 }
 
 // sees is what reaches a plugin, in words.
