@@ -144,8 +144,9 @@ var exercised = map[string]string{
 	"go run ./examples/sandbox -pace 0 &":               "TestSandboxReadme",
 	"cd examples/openai-node && POSTERN_URL=http://127.0.0.1:9902 POSTERN_MODEL=sandbox node client.mjs calls": "TestOpenAISandbox",
 
-	`curl -sS http://127.0.0.1:8080/`:                                               "TestExampleReverseProxy",
-	`curl -sS -o /dev/null -w '%{http_code}\n' -X POST http://127.0.0.1:8080/login`: "TestExampleRateLimit",
+	`curl -sS http://127.0.0.1:8080/`:                                                                    "TestExampleReverseProxy",
+	`curl -sS -o /dev/null -w '%{http_code}\n' -X POST http://127.0.0.1:8080/login`:                      "TestExampleRateLimit",
+	`curl -sS -o /dev/null -w '%{http_code} %header{retry-after}\n' http://127.0.0.1:8080/reports/today`: "TestExampleOverload",
 	`mkdir -p keys`: "TestExampleMutualTLS",
 	`openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 -subj "/CN=our CA" -keyout keys/ca.key -out keys/ca.pem`:                                                                                                  "TestExampleMutualTLS",
 	`openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=robot" -keyout keys/robot.key -out keys/robot.csr`:                                                                                                             "TestExampleMutualTLS",
