@@ -1,6 +1,7 @@
 package code
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -29,10 +30,14 @@ func Read(path, want string) (wasm []byte, digest string, err error) {
 		return nil, "", err
 	}
 	defer f.Close()
-	wasm, err = io.ReadAll(io.LimitReader(f, MaxModule+1))
-	if err != nil {
+	var b bytes.Buffer
+	if info, err := f.Stat(); err == nil {
+		b.Grow(int(min(info.Size(), MaxModule)) + bytes.MinRead) // else it is made anew several times: every reload reads modules
+	}
+	if _, err = b.ReadFrom(io.LimitReader(f, MaxModule+1)); err != nil {
 		return nil, "", fmt.Errorf("read %s: %w", path, err)
 	}
+	wasm = b.Bytes()
 	if len(wasm) > MaxModule {
 		return nil, "", fmt.Errorf("%s: the module is larger than %d octets", path, MaxModule)
 	}
