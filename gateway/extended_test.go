@@ -87,7 +87,7 @@ func TestExtendedConnect(t *testing.T) {
 	h3 := &http3.Transport{TLSClientConfig: tlsConfig}
 	t.Cleanup(func() { _ = h3.Close() })
 	h2 := &http2.Transport{TLSClientConfig: tlsConfig} //nolint:staticcheck // the standard library's takes no extended CONNECT
-	t.Cleanup(h2.CloseIdleConnections) //nolint:staticcheck // the same
+	t.Cleanup(h2.CloseIdleConnections)                 //nolint:staticcheck // the same
 	for name, transport := range map[string]http.RoundTripper{"http2": extended{h2, false}, "http3": extended{h3, true}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
