@@ -94,14 +94,13 @@ func offer(n int, url string, d time.Duration) *answers {
 
 // TestExampleOverload: a server that does 8 things at a time is asked for ten times as much. It serves as much as when it is
 // asked for just what it can do, those who are let in wait for a small part of what they would without a limit, and the
-// others are told when to come back.
+// others are told when to come back. It measures, so no other test of this package runs beside it.
 func TestExampleOverload(t *testing.T) {
-	t.Parallel()
 	run := func(replace ...string) (*node, *busy) {
 		b := &busy{places: make(chan struct{}, 8), service: 50 * time.Millisecond}
 		s := httptest.NewServer(b)
 		t.Cleanup(s.Close)
-		return startIn(t, example(t, "overload", append([]string{"http://127.0.0.1:9001", s.URL}, replace...)...)), b
+		return startIn(t, example(t, "overload", append([]string{"http://127.0.0.1:9001", s.URL, "256MiB", "1TiB"}, replace...)...)), b
 	}
 	n, _ := run()
 	open, _ := run("    min     = 4\n    initial = 32\n", "    adaptive = false\n    max = 4096\n")
@@ -153,9 +152,8 @@ func attacker(t *testing.T, address, text string) net.Conn {
 
 // TestSlowClientsCostLittle: idle connections, heads and bodies that never end and replies that nobody reads, hundreds of
 // each. The process stays small, a client that behaves gets its answers about as soon as before, and who sends too slowly is
-// told so.
+// told so. It measures, so no other test of this package runs beside it.
 func TestSlowClientsCostLittle(t *testing.T) {
-	t.Parallel()
 	bin := t.TempDir()
 	programs(t, bin)
 	big := make([]byte, 8<<20)

@@ -82,9 +82,9 @@ func during(l *Limiter, n int, p Priority, d, pause time.Duration, serve func())
 	return &o
 }
 
-// defaults are the bounds that an upstream has when nothing is written.
+// defaults are the bounds that an upstream has when nothing is written, but that it begins as one that does few at a time.
 func defaults() Bounds {
-	return Bounds{Min: 8, Max: 4096, Initial: 128, Tolerance: 2, Queue: 64, Wait: 250 * time.Millisecond}
+	return Bounds{Min: 8, Max: 16384, Initial: 128, Tolerance: 2, Queue: 64, Wait: 250 * time.Millisecond}
 }
 
 // TestOfferedTenfold: an upstream that can do n at a time is asked for ten times as much. The limit finds what it can do

@@ -32,8 +32,8 @@ func upstreamOverloadBlock() Block {
 		Arguments: []Argument{
 			{Name: "adaptive", Kind: Flag, Preset: "true", Summary: "Otherwise the limit is always `max`."},
 			{Name: "min", Kind: Count, Preset: "8", Min: "1", Max: "1000000", Summary: "The least limit."},
-			{Name: "max", Kind: Count, Preset: "4096", Min: "1", Max: "1000000", Summary: "The greatest."},
-			{Name: "initial", Kind: Count, Preset: "128", Min: "1", Max: "1000000", Summary: "The limit to begin with; where `min` or `max` leave no room for the default, it is the nearest they allow."},
+			{Name: "max", Kind: Count, Preset: "16384", Min: "1", Max: "1000000", Summary: "The greatest."},
+			{Name: "initial", Kind: Count, Preset: "2048", Min: "1", Max: "1000000", Summary: "The limit to begin with; where `min` or `max` leave no room for the default, it is the nearest they allow. Give an upstream that does few at a time less."},
 			{Name: "tolerance", Kind: Ratio, Preset: "2", Min: "1.1", Max: "100", Summary: "How many times the time it takes undisturbed an answer may take before a lower limit is tried."},
 			{Name: "queue", Kind: Count, Preset: "64", Min: "0", Max: "100000", Summary: "Requests that wait for their turn; those who came last are served first when the queue stays."},
 			{Name: "wait", Kind: Span, Preset: "250ms", Min: "1ms", Max: "10s", Summary: "How long they wait at most."},
