@@ -38,7 +38,7 @@ RACE    := -race $(foreach p,$(UNRACED),-gcflags=github.com/postern-gateway/post
 # Everything a change has to pass, races included. Installs what the tests need.
 test: all
 	@sh .ci/tools
-	$(BIN)/tools/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- $(RACE) -timeout 20m ./...
+	$(BIN)/tools/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- $(RACE) -timeout 30m ./...
 
 # The same without the race detector, for a quick look.
 unit: all
