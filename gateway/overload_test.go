@@ -103,7 +103,7 @@ func TestExampleOverload(t *testing.T) {
 		return startIn(t, example(t, "overload", append([]string{"http://127.0.0.1:9001", s.URL, "256MiB", "1TiB"}, replace...)...)), b
 	}
 	n, _ := run()
-	open, _ := run("    min     = 4\n    initial = 32\n", "    adaptive = false\n    max = 4096\n")
+	open, _ := run("    min       = 4\n    initial   = 32\n    tolerance = 2\n", "    adaptive = false\n    max = 4096\n")
 	url := "http://" + n.address + "/"
 	if got := strings.Fields(n.told(t, "examples/overload/README.md", "curl")); len(got) != 1 || got[0] != "200" {
 		t.Errorf("a report: %q", got)

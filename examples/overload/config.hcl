@@ -29,10 +29,11 @@ upstream "app" {
   endpoints = ["http://127.0.0.1:9001"]
 
   overload {
-    min     = 4
-    initial = 32
-    queue   = 16
-    wait    = "100ms"
+    min       = 4
+    initial   = 32
+    tolerance = 2
+    queue     = 16
+    wait      = "100ms"
   }
 }
 

@@ -22,8 +22,8 @@ func (l *loader) overload(s *schema.Section) overload.Config {
 // upstreamOverload reads what one upstream is given to do.
 func (l *loader) upstreamOverload(s *schema.Section) overload.Bounds {
 	b := l.bounds(s)
-	b.Initial, b.Tolerance = int(s.Count("initial")), s.Ratio("tolerance")
-	switch fixed := !s.Flag("adaptive"); {
+	b.Initial, b.Adaptive, b.Tolerance = int(s.Count("initial")), s.Flag("adaptive"), s.Ratio("tolerance")
+	switch fixed := !b.Adaptive; {
 	case fixed && (s.Set("initial") || s.Set("tolerance") || s.Set("min")):
 		l.Errorf(s.Where("adaptive"), "Useless bounds", "With adaptive = false the limit is always max: remove min, initial and tolerance.")
 	case fixed:

@@ -60,7 +60,7 @@ route "all" {
 		Bounds: overload.Bounds{Min: 256, Max: 16384, Queue: 256, Wait: 250 * time.Millisecond}, Delay: 200 * time.Millisecond,
 		Memory: overload.Watermarks{Soft: 0.8, Hard: 0.9}, Client: overload.Client{Send: 240, Read: 240, Grace: 10 * time.Second},
 	})
-	equal(c.Upstreams[0].Overload, overload.Bounds{Min: 8, Max: 16384, Initial: 2048, Tolerance: 2, Queue: 64, Wait: 250 * time.Millisecond})
+	equal(c.Upstreams[0].Overload, overload.Bounds{Min: 16, Max: 16384, Initial: 2048, Adaptive: true, Queue: 1024, Wait: time.Second})
 	equal(c.Routes[0].Priority, overload.Normal)
 
 	c = read(`overload {
@@ -75,13 +75,13 @@ route "all" {
 	equal(c.Gateway.Overload.Bounds, overload.Bounds{Min: 100, Max: 100, Queue: 256, Wait: 250 * time.Millisecond})
 	equal(c.Gateway.Overload.Memory.Limit, int64(256<<20))
 	equal(c.Gateway.Overload.Client, overload.Client{Read: 240, Grace: 10 * time.Second})
-	equal(c.Upstreams[0].Overload, overload.Bounds{Min: 5000, Max: 16384, Initial: 2048, Tolerance: 2, Wait: 250 * time.Millisecond})
+	equal(c.Upstreams[0].Overload, overload.Bounds{Min: 5000, Max: 16384, Initial: 2048, Adaptive: true, Wait: time.Second})
 	equal(c.Routes[0].Priority, overload.Bulk)
 
 	c = read("", `overload {
     adaptive = false
     max      = 20
   }`, `priority = critical`)
-	equal(c.Upstreams[0].Overload, overload.Bounds{Min: 8, Max: 20, Initial: 20, Queue: 64, Wait: 250 * time.Millisecond})
+	equal(c.Upstreams[0].Overload, overload.Bounds{Min: 16, Max: 20, Initial: 20, Queue: 1024, Wait: time.Second})
 	equal(c.Routes[0].Priority, overload.Critical)
 }

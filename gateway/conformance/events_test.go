@@ -249,7 +249,9 @@ func overHTTP1(t *testing.T, address string, n int) []*stream {
 			return nil, err
 		}
 		if resp.StatusCode != http.StatusOK {
-			return nil, errors.New(resp.Status)
+			_ = c.Close()
+			text, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
+			return nil, fmt.Errorf("%s: %s", resp.Status, text)
 		}
 		return &stream{body: resp.Body, closer: c, limit: c.SetDeadline}, nil
 	})

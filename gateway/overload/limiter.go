@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// standingTime is for how long a queue may hold somebody before it is a sign of overload, and no burst. Then those who came
-// last are served first: they may still be waiting for the answer, while the oldest are about to give up anyway.
-const standingTime = 100 * time.Millisecond
+// lateShare is the share of Bounds.Wait after which who came first is likely to wait in vain. From then on who came last is served
+// first: they may still be waiting for the answer, while the oldest are about to give up anyway.
+const lateShare = 0.5
 
 // Limiter gives out turns, so many at once as its limit. A turn lasts until the first octet of the answer: a stream may go on
 // for minutes and a client may read slowly without taking part in it. The limit follows the time that answers take, see
@@ -23,7 +23,6 @@ type Limiter struct {
 	trend    trend
 	queue    [priorities]waiters
 	queued   int
-	stands   time.Duration // since when the queue has not been empty
 	counts   Counts
 }
 
@@ -44,7 +43,7 @@ func (l *Limiter) Configure(b Bounds) {
 	switch {
 	case b.Max == 0:
 		l.limit = 0
-	case l.limit == 0 || b.Tolerance == 0 && was != b:
+	case l.limit == 0 || !b.Adaptive && was != b:
 		l.limit = b.Initial
 	default:
 		l.limit = min(max(l.limit, b.Min), b.Max)
@@ -94,10 +93,7 @@ func (l *Limiter) Enter(ctx context.Context, t *Turn, p Priority, wait bool) Rea
 		l.mu.Unlock()
 		return Full
 	}
-	w := &waiter{ready: make(chan Reason, 1), turn: t}
-	if l.queued == 0 {
-		l.stands = l.now()
-	}
+	w := &waiter{ready: make(chan Reason, 1), turn: t, since: l.now()}
 	l.queued++
 	l.queue[p.class()].push(w)
 	most := l.bounds.Wait
@@ -105,25 +101,33 @@ func (l *Limiter) Enter(ctx context.Context, t *Turn, p Priority, wait bool) Rea
 
 	timer := time.NewTimer(most)
 	defer timer.Stop()
-	reason := Late
-	select {
-	case r := <-w.ready:
-		return r
-	case <-timer.C:
-	case <-ctx.Done():
-		reason = Gone
+	for {
+		reason := Late
+		select {
+		case r := <-w.ready:
+			return r
+		case <-timer.C:
+		case <-ctx.Done():
+			reason = Gone
+		}
+		l.mu.Lock()
+		select {
+		case r := <-w.ready: // granted or evicted while we gave up
+			l.mu.Unlock()
+			return r
+		default:
+		}
+		if reason == Late && l.trend.trying() && l.now()-w.since < 2*l.trend.answer {
+			l.mu.Unlock()
+			timer.Reset(most)
+			continue
+		}
+		l.queue[p.class()].remove(w)
+		l.queued--
+		l.counts[p.class()][reason]++
+		l.mu.Unlock()
+		return reason
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	select {
-	case r := <-w.ready: // granted or evicted while we gave up
-		return r
-	default:
-	}
-	l.queue[p.class()].remove(w)
-	l.queued--
-	l.counts[p.class()][reason]++
-	return reason
 }
 
 // free reports whether somebody of priority p gets a turn now: there is room, and nobody as important waits. l.mu is held.
@@ -131,7 +135,7 @@ func (l *Limiter) free(p Priority) bool {
 	if l.limit == 0 {
 		return true
 	}
-	if l.inFlight >= l.room(p) {
+	if l.inFlight >= room(p, l.limit) {
 		return false
 	}
 	if l.queued > 0 {
@@ -144,24 +148,34 @@ func (l *Limiter) free(p Priority) bool {
 	return true
 }
 
-// room is how many may have a turn for one of priority p to get another.
-func (l *Limiter) room(p Priority) int {
+// room is how many of limit may have a turn for one of priority p to get another.
+func room(p Priority, limit int) int {
 	switch p {
 	case Critical:
-		return l.limit + (l.limit+7)/8
+		return limit + (limit+7)/8
 	case Bulk:
-		return (l.limit*3 + 3) / 4
+		return (limit*3 + 3) / 4
 	}
-	return l.limit
+	return limit
+}
+
+// seats is how many may wait for one of priority p to join them. During a trial that is as many more as it takes turns away: it may
+// delay, but nobody is refused for its sake.
+// l.mu is held.
+func (l *Limiter) seats(p Priority) int {
+	n := l.bounds.Queue
+	if p == Bulk {
+		n = (n + 1) / 2
+	}
+	if l.trend.trying() {
+		n += max(room(p, l.trend.from)-room(p, l.limit), 0)
+	}
+	return n
 }
 
 // place finds one of priority p a place in the queue, if need be that of somebody less important who came last. l.mu is held.
 func (l *Limiter) place(p Priority) bool {
-	room := l.bounds.Queue
-	if p == Bulk {
-		room = (room + 1) / 2
-	}
-	if l.queued < room {
+	if l.queued < l.seats(p) {
 		return true
 	}
 	for c := range p.class() {
@@ -183,14 +197,7 @@ func (l *Limiter) Full(p Priority) bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.free(p) {
-		return false
-	}
-	room := l.bounds.Queue
-	if p == Bulk {
-		room = (room + 1) / 2
-	}
-	if l.queued < room {
+	if l.free(p) || l.queued < l.seats(p) {
 		return false
 	}
 	for c := range p.class() {
@@ -216,7 +223,7 @@ func (l *Limiter) Refused(p Priority, r Reason) {
 func (l *Limiter) take(t *Turn) {
 	l.inFlight++
 	t.limiter, t.state, t.begun = l, held, untimed
-	if l.bounds.Tolerance > 0 && l.trend.turn(l.inFlight) {
+	if l.bounds.Adaptive && l.trend.turn(l.inFlight) && l.bounds.Tolerance > 0 {
 		t.begun = l.now()
 	}
 }
@@ -229,12 +236,12 @@ func (l *Limiter) grant() {
 	now := l.now()
 	for p := Critical; p >= Bulk && l.queued > 0; {
 		q := &l.queue[p.class()]
-		if q.n == 0 || l.limit > 0 && l.inFlight >= l.room(p) {
+		if q.n == 0 || l.limit > 0 && l.inFlight >= room(p, l.limit) {
 			p--
 			continue
 		}
 		w := q.first
-		if now-l.stands > standingTime {
+		if !l.trend.trying() && now-w.since > time.Duration(lateShare*float64(l.bounds.Wait)) {
 			w = q.last
 		}
 		q.remove(w)
@@ -315,20 +322,30 @@ func (t *Turn) Leave(a Answer) {
 		return
 	}
 	l.inFlight--
-	if l.limit > 0 && l.bounds.Tolerance > 0 {
-		switch a {
-		case Served:
-			l.trend.n++
-			if t.begun != untimed {
-				now := l.now()
-				l.limit = l.trend.sample(&l.bounds, l.limit, now, now-t.begun)
-			}
-		case Overloaded:
-			l.trend.failed++
-		case NoAnswer:
-		}
+	if l.limit > 0 && l.bounds.Adaptive {
+		l.answered(t, a)
 	}
 	l.grant()
+}
+
+// answered moves the limit with an answer. l.mu is held.
+func (l *Limiter) answered(t *Turn, a Answer) {
+	switch a {
+	case NoAnswer:
+		return
+	case Served:
+		l.trend.n++
+	case Overloaded:
+		l.trend.failed++
+	}
+	switch {
+	case l.bounds.Tolerance == 0 && !l.trend.quiet():
+		l.limit = l.trend.heed(l.limit, l.now())
+	case l.bounds.Tolerance > 0 && a == Served && t.begun != untimed:
+		now := l.now()
+		l.limit = l.trend.sample(&l.bounds, l.limit, now, now-t.begun)
+	}
+	l.limit = min(max(l.limit, l.bounds.Min), l.bounds.Max)
 }
 
 // Shift moves the limit to share of what it is, or of what is in flight when that is less, within the bounds; a share above
@@ -370,6 +387,7 @@ func (l *Limiter) Status() Status {
 type waiter struct {
 	ready      chan Reason // gets one reason, unless the waiter gives up before
 	turn       *Turn
+	since      time.Duration
 	prev, next *waiter
 }
 

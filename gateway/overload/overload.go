@@ -95,7 +95,8 @@ type Bounds struct {
 	Min       int           // least limit, at least 1
 	Max       int           // greatest limit; 0: there is no limit
 	Initial   int           // the limit to begin with; 0: Max
-	Tolerance float64       // how many times its least an answer may take before the limit falls; 0: the limit does not follow latency
+	Adaptive  bool          // the limit follows what answers tell; else it is Initial until Shift moves it
+	Tolerance float64       // how many times its least an answer may take before a lower limit is tried; 0: its time says nothing
 	Queue     int           // how many wait for a turn; 0: none
 	Wait      time.Duration // how long one waits at most
 }
@@ -131,7 +132,7 @@ type Watermarks struct {
 
 // Config configures a Gate. The zero value bounds nothing.
 type Config struct {
-	Bounds Bounds        // of exchanges that wait for the first octet of their answer; Tolerance is not used
+	Bounds Bounds        // of exchanges that wait for the first octet of their answer; Adaptive is not used
 	Delay  time.Duration // of goroutines ready to run: where it stands above, the limit falls; 0: the limit stays
 	Memory Watermarks
 	Client Client

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// trend finds the limit that an upstream needs: the smallest that does not cost throughput, or nearly.
+// trend follows an upstream's answers. With a tolerance of 0 it only heeds what they say, see heed. Otherwise it looks at their time
+// too, and finds the limit that an upstream needs: the smallest that does not cost throughput, or nearly.
 //
 // It looks at windows of answers. The least mean time of a window that was seen with room to spare is what an answer takes
 // when nobody is in its way. While somebody was turned away or had to wait, and the mean is within tolerance times that, the
@@ -40,6 +41,7 @@ type trend struct {
 
 	// The trial.
 	phase  phase
+	answer time.Duration // the mean before it: for twice that somebody may be kept waiting for its sake
 	until  time.Duration // draining: when the window of the trial begins
 	from   int           // the limit to return to
 	rate   float64       // answers a second to be reached
@@ -70,6 +72,8 @@ const (
 	moreRate      = 1.2                    // of throughput: more than before
 	firstStep     = 0.5                    // what a trial lowers the limit to while the least is not known,
 	nextStep      = 0.7                    // and later
+	overloadShare = 10                     // one answer in so many may tell of overload
+	growShare     = 4                      // where the time of answers says nothing, the limit grows by one in so many
 )
 
 // turn notes that there is another turn with so many in flight, and reports whether it is to be timed.
@@ -112,6 +116,37 @@ func (t *trend) sample(b *Bounds, limit int, now, latency time.Duration) int {
 	t.open(now)
 	t.every = every
 	return min(max(limit, b.Min), b.Max)
+}
+
+// quiet reports whether there is nothing to heed, as nearly always. It does not read the clock.
+func (t *trend) quiet() bool {
+	if t.pressed || t.failed > 0 {
+		return false
+	}
+	if t.n >= windowAnswers {
+		t.open(0)
+	}
+	return true
+}
+
+// heed looks at what answers say of themselves, whatever time they take, and returns the limit from now on: less while more
+// than one in ten tells of overload, and more while somebody finds no room.
+func (t *trend) heed(limit int, now time.Duration) int {
+	if t.begun == 0 {
+		t.begun = now
+	}
+	age, all := now-t.begun, t.n+t.failed
+	if age < windowTime || all < windowAnswers && age < windowMost {
+		return limit
+	}
+	switch {
+	case t.failed*overloadShare > all:
+		limit = int(float64(min(limit, t.peak)) * nextStep)
+	case t.pressed:
+		limit += max(limit/growShare, 1)
+	}
+	t.open(now)
+	return limit
 }
 
 func (t *trend) open(now time.Duration) {
@@ -170,7 +205,7 @@ func (t *trend) closed(b *Bounds, limit int, now, mean time.Duration, rate float
 
 // high reports whether answers take too long, or tell of overload themselves.
 func (t *trend) high(b *Bounds, mean time.Duration) bool {
-	return float64(mean) > b.Tolerance*float64(t.least) || t.failed*10 > t.n
+	return float64(mean) > b.Tolerance*float64(t.least) || t.failed*overloadShare > t.n
 }
 
 // confirm notes what an answer takes when nobody is in its way.
@@ -185,6 +220,9 @@ func (t *trend) confirm(now, mean time.Duration) {
 	t.least, t.checked, t.natural, t.known, t.verify, t.highs = mean, now, 0, true, false, 0
 }
 
+// trying reports whether a trial is under way.
+func (t *trend) trying() bool { return t.phase != steady }
+
 // try begins a trial.
 func (t *trend) try(b *Bounds, limit int, now, mean time.Duration, rate float64, verify bool) int {
 	step := nextStep
@@ -196,7 +234,7 @@ func (t *trend) try(b *Bounds, limit int, now, mean time.Duration, rate float64,
 		t.confirm(now, mean) // with fewer nothing is served: it takes what it takes
 		return limit
 	}
-	t.phase, t.until, t.from, t.rate, t.verify = draining, now+mean, limit, rate, verify
+	t.phase, t.answer, t.until, t.from, t.rate, t.verify = draining, mean, now+mean, limit, rate, verify
 	return next
 }
 

@@ -8,7 +8,7 @@ func overloadBlock() Block {
 			{Name: "min", Kind: Count, Preset: "256", Min: "1", Max: "1000000", Summary: "The least limit of exchanges at once."},
 			{Name: "max", Kind: Count, Preset: "16384", Min: "1", Max: "1000000", Summary: "The greatest, which it begins with."},
 			{Name: "delay", Kind: Span, Preset: "200ms", Min: "1ms", Max: "10s", Zero: true, Summary: "How long goroutines may be ready before they run. Where half of them wait longer, for half a second, the processors are overloaded and the limit falls, until they do not. 0: the limit stays."},
-			{Name: "queue", Kind: Count, Preset: "256", Min: "0", Max: "100000", Summary: "Exchanges that wait for their turn; those who came last are served first when the queue stays."},
+			{Name: "queue", Kind: Count, Preset: "256", Min: "0", Max: "100000", Summary: "Exchanges that wait for their turn; those who came last are served first once the oldest have waited for half of `wait`."},
 			{Name: "wait", Kind: Span, Preset: "250ms", Min: "1ms", Max: "10s", Summary: "How long they wait at most."},
 		},
 		Blocks: []Block{
@@ -28,14 +28,14 @@ func overloadBlock() Block {
 // upstreamOverloadBlock is that of one upstream, all its endpoints together.
 func upstreamOverloadBlock() Block {
 	return Block{Name: "overload",
-		Summary: "How many requests may wait for the upstream's answer at once, over all its endpoints. The limit follows the time its answers take: it falls as long as that costs no throughput. What it does not take is refused with 503 and `Retry-After` before any policy runs, or goes to the model's next target. Retries take part in it; streams only until they begin.",
+		Summary: "How many requests may wait for the upstream's answer at once, over all its endpoints. The limit falls while more than one answer in ten tells of overload (429, 503, 504, 529, or none in time), and grows again while somebody finds no room. With a `tolerance` it follows the time that answers take, too. What it does not take is refused with 503 and `Retry-After` before any policy runs, or goes to the model's next target. Retries take part in it; streams only until they begin.",
 		Arguments: []Argument{
 			{Name: "adaptive", Kind: Flag, Preset: "true", Summary: "Otherwise the limit is always `max`."},
-			{Name: "min", Kind: Count, Preset: "8", Min: "1", Max: "1000000", Summary: "The least limit."},
+			{Name: "min", Kind: Count, Preset: "16", Min: "1", Max: "1000000", Summary: "The least limit."},
 			{Name: "max", Kind: Count, Preset: "16384", Min: "1", Max: "1000000", Summary: "The greatest."},
 			{Name: "initial", Kind: Count, Preset: "2048", Min: "1", Max: "1000000", Summary: "The limit to begin with; where `min` or `max` leave no room for the default, it is the nearest they allow. Give an upstream that does few at a time less."},
-			{Name: "tolerance", Kind: Ratio, Preset: "2", Min: "1.1", Max: "100", Summary: "How many times the time it takes undisturbed an answer may take before a lower limit is tried."},
-			{Name: "queue", Kind: Count, Preset: "64", Min: "0", Max: "100000", Summary: "Requests that wait for their turn; those who came last are served first when the queue stays."},
-			{Name: "wait", Kind: Span, Preset: "250ms", Min: "1ms", Max: "10s", Summary: "How long they wait at most."},
+			{Name: "tolerance", Kind: Ratio, Preset: "0", Min: "1.1", Max: "100", Zero: true, Summary: "How many times the time it takes undisturbed an answer may take before a lower limit is tried, which stays if it costs no throughput; 2 is a good value where all answers are about the same work. A model's are not: 0, their time says nothing."},
+			{Name: "queue", Kind: Count, Preset: "1024", Min: "0", Max: "100000", Summary: "Requests that wait for their turn; those who came last are served first once the oldest have waited for half of `wait`."},
+			{Name: "wait", Kind: Span, Preset: "1s", Min: "1ms", Max: "10s", Summary: "How long they wait at most; while a lower limit is tried, for up to two answers' time instead where that is more."},
 		}}
 }
