@@ -225,6 +225,11 @@ func together(t *testing.T, n int, open func(i int) (*stream, error)) []*stream 
 	close(next)
 	workers.Wait()
 	if t.Failed() {
+		for _, s := range all {
+			if s != nil {
+				s.Close()
+			}
+		}
 		t.FailNow()
 	}
 	return all

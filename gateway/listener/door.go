@@ -178,13 +178,22 @@ func (d *door) retire(s *socket) {
 		return
 	}
 	s.stop()
-	d.set.draining.Go(func() {
-		ctx, cancel := context.WithTimeout(d.set.hard, d.live.Load().cfg.Drain)
-		defer cancel()
-		if err := s.shutdown(ctx); err != nil {
-			d.set.log.Warn("connections cut", "listener", d.live.Load().cfg.Name, "address", s.addr.String(), "error", err)
-		}
-	})
+	d.set.draining.Go(func() { _ = d.end(d.set.hard, s) }) // nobody is left to be told but the log
+}
+
+// end drains a socket for as long as the listener's Drain says, and at most until ctx ends, which alone is an error.
+func (d *door) end(ctx context.Context, s *socket) error {
+	cfg := d.live.Load().cfg
+	limited, cancel := context.WithTimeout(ctx, cfg.Drain)
+	defer cancel()
+	err := s.shutdown(limited)
+	if err != nil {
+		d.set.log.Warn("connections cut", "listener", cfg.Name, "address", s.addr.String(), "error", err)
+	}
+	if ctx.Err() == nil {
+		return nil
+	}
+	return err
 }
 
 // admit counts a connection in, or says that there are too many.

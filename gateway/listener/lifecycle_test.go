@@ -290,12 +290,31 @@ func TestRemovedListenerDrains(t *testing.T) {
 	}
 }
 
-// TestHardStop cuts what does not end by the deadline, upgraded connections included, and ends handlers' contexts.
+// TestHardStop cuts what does not end by the deadline or within the listener's drain, upgraded connections included, and ends
+// handlers' contexts. Only the deadline is an error.
 func TestHardStop(t *testing.T) {
 	t.Parallel()
+	for name, c := range map[string]struct {
+		drain, within time.Duration
+		want          error
+	}{
+		"deadline": {time.Minute, 100 * time.Millisecond, context.DeadlineExceeded},
+		"drain":    {100 * time.Millisecond, time.Minute, nil},
+		"no drain": {0, time.Minute, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			hardStop(t, c.drain, c.within, c.want)
+		})
+	}
+}
+
+func hardStop(t *testing.T, drain, within time.Duration, want error) {
 	began := make(chan struct{}, 4)
 	var ended atomic.Int64
-	r := start(t, secure(), func(ctx context.Context, x *exchange.Exchange) {
+	l := secure()
+	l.Drain = drain
+	r := start(t, l, func(ctx context.Context, x *exchange.Exchange) {
 		began <- struct{}{}
 		if x.Request.Upgrade != "" {
 			rw, _ := x.Reply.Upgrade(nil)
@@ -318,9 +337,9 @@ func TestHardStop(t *testing.T) {
 	c := r.tlsDial("http/1.1")
 	_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 	<-began
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
-	if err := r.set.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+	if err := r.set.Shutdown(ctx); !errors.Is(err, want) {
 		t.Errorf("shutdown: %v", err)
 	}
 	if n := ended.Load(); n != 4 {

@@ -160,9 +160,9 @@ func (s *Set) Addresses() map[string]netip.AddrPort {
 	return m
 }
 
-// Shutdown stops accepting, lets open exchanges end (GOAWAY on HTTP/2 and 3, "connection: close" on HTTP/1.1) and closes
-// what is still open when ctx ends; then it returns ctx's error. Listeners that an earlier Apply removed end at the
-// latest with it.
+// Shutdown stops accepting, lets open exchanges end (GOAWAY on HTTP/2 and 3, "connection: close" on HTTP/1.1) for as long as each
+// listener's Drain says, and closes what is still open then. When ctx ends before, everything is closed and its error returned.
+// Listeners that an earlier Apply removed end at the latest with it.
 func (s *Set) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true
@@ -175,7 +175,7 @@ func (s *Set) Shutdown(ctx context.Context) error {
 	for _, d := range doors {
 		for _, sock := range []*socket{d.tcp, d.udp} {
 			if sock != nil {
-				wg.Go(func() { errs <- sock.shutdown(ctx) })
+				wg.Go(func() { errs <- d.end(ctx, sock) })
 			}
 		}
 	}
