@@ -31,8 +31,13 @@ type Exchange struct {
 	Attempts int      // how many times an upstream was called
 	Fuel     int64    // the CPU plugins have used for it so far, in units of about one instruction
 	Problem  *Problem // why the gateway answered instead of an upstream
+	Denied   *Problem // why the call may not be made, whatever its stages make of that; nil: it may
 	Refused  string   // why it was refused although nothing was wrong with it: too much was asked of the gateway or an upstream; empty if it was not
 	Answered string   // the stage that answered ("policy.tenant require chat_scope"); empty if none did
+
+	// The id of the API key that a stage last looked up for it. What that key does not allow is refused also where the stage
+	// does not name it in the identity.
+	Presented string
 
 	// Set by stages with the attribute operation under their own name ("<plugin>.<name>"), readable by later stages.
 	Attributes []Field
@@ -146,10 +151,11 @@ type Response struct {
 
 // Identity is who calls, as an authenticate stage established it.
 type Identity struct {
-	Account string   // who is charged
-	Key     string   // the API key's id, never the key
-	Name    string   // the key's name, for people
-	Scopes  []string // what the key may do
+	Account string     // who is charged
+	Key     string     // the API key's id, never the key
+	Name    string     // the key's name, for people
+	Scopes  []string   // what the key may do
+	Allows  *Allowance // what the key may be used for, set when the authenticate stages are over; nil: it is none of the gateway's own
 }
 
 // Known reports whether an authenticate stage accepted the caller.

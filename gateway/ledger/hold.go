@@ -25,6 +25,8 @@ type HoldRequest struct {
 	Price    *exchange.Price   // the row that applies; it is copied. nil: the call is free and recorded all the same
 	Max      exchange.Usage    // the most the call can consume
 	Tags     map[string]string // written on the entry
+	Key      string            // the id of the API key it is called with, written on the entry; may be empty
+	Cap      exchange.Cap      // what the calls of Key may cost together; needs a Key
 }
 
 // Hold is money reserved for one call.
@@ -47,6 +49,7 @@ type holding struct {
 
 	id       string
 	account  *account
+	spending *spending // of the API key; nil without one
 	price    *priceRow
 	deadline time.Time
 	place    *list.Element // in Ledger.deadlines
@@ -71,7 +74,7 @@ type outcome struct {
 }
 
 // Hold reserves the most that a call can cost. It gives ErrInsufficient when the available balance does not cover it,
-// ErrAccount for an account that is unknown or closed, ErrUnavailable while the ledger could not record the call.
+// a *CapError when the cap of its API key does not, ErrAccount for an account that is unknown or closed, ErrUnavailable while the ledger could not record the call.
 func (l *Ledger) Hold(ctx context.Context, r HoldRequest) (Hold, error) {
 	amount, err := r.amount()
 	if err != nil {
@@ -97,19 +100,22 @@ func (l *Ledger) Hold(ctx context.Context, r HoldRequest) (Hold, error) {
 		return Hold{}, fmt.Errorf("%w: the call may cost %s, %s is available", ErrInsufficient, amount, a.available())
 	}
 	now := l.now()
+	if err := l.capped(&r, amount, now); err != nil {
+		return Hold{}, err
+	}
 	l.sequence++
 	h := &holding{
 		id: l.mint(l.sequence), account: a, deadline: now.Add(l.holdTTL),
 		Intent: record.Intent{
 			Account: a.id, Exchange: r.Exchange, Model: r.Model, Held: amount, Placed: now,
-			Tags: maps.Clone(r.Tags), Checkpoint: exchange.Usage{Estimated: true},
+			Tags: maps.Clone(r.Tags), Key: r.Key, Checkpoint: exchange.Usage{Estimated: true},
 		},
 	}
 	if r.Price != nil {
 		h.price = l.intern(key, r.Price)
 		h.Price = key
 	}
-	a.held = a.held.Add(amount)
+	l.reserve(h)
 	l.keep(h)
 	return Hold{ID: h.id, Amount: amount, Expires: h.deadline}, nil
 }
@@ -119,6 +125,8 @@ func (r *HoldRequest) amount() (exchange.Amount, error) {
 	switch {
 	case !validName(r.Account):
 		return exchange.Amount{}, fmt.Errorf("%w: account %q", ErrAccount, clip(r.Account, MaxName))
+	case r.Key != "" && !validName(r.Key), r.Key == "" && !r.Cap.IsZero():
+		return exchange.Amount{}, fmt.Errorf("%w: API key %q", ErrInvalid, clip(r.Key, MaxName))
 	case len(r.Model) > MaxName || len(r.Exchange) > MaxName:
 		return exchange.Amount{}, fmt.Errorf("%w: a name longer than %d octets", ErrInvalid, MaxName)
 	case len(r.Tags) > MaxTags:
@@ -171,6 +179,9 @@ func (l *Ledger) forget(h *holding) {
 	}
 	h.gone = true
 	h.account.held = h.account.held.Sub(h.Held)
+	if h.spending != nil {
+		h.spending.held = h.spending.held.Sub(h.Held)
+	}
 	delete(l.holds, h.id)
 	l.deadlines.Remove(h.place)
 }

@@ -26,6 +26,7 @@ import (
 var (
 	ErrAccount      = errors.New("no such account, or it is closed")
 	ErrInsufficient = errors.New("insufficient balance")
+	ErrCap          = errors.New("cap of an API key is reached")
 	ErrHold         = errors.New("no such hold") // never placed, released, or forgotten with its entry
 	ErrSettled      = errors.New("hold is settled already")
 	ErrKey          = errors.New("key was used for something else")
@@ -82,6 +83,7 @@ type Ledger struct {
 	dirty     []*holding
 	sequence  uint64
 	prices    map[record.Digest]*priceRow
+	spending  map[string]*spending // by API key
 	recovered Recovery
 }
 
@@ -112,6 +114,7 @@ func Open(ctx context.Context, c Config) (*Ledger, error) {
 		retain: c.Retain, node: cmp.Or(c.Node, "postern"), most: cmp.Or(c.Holds, 100_000), now: c.Now,
 		queue: make(chan *job, 4096), wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 		accounts: map[string]*account{}, holds: map[string]*holding{}, prices: map[record.Digest]*priceRow{},
+		spending: map[string]*spending{},
 	}
 	if l.log == nil {
 		l.log = slog.Default()

@@ -58,6 +58,17 @@ func (l *Ledger) load(ctx context.Context) error {
 		}
 		l.prices[key] = &priceRow{row: row, stored: true}
 	}
+	for e, err := range l.store.Scan(ctx, []byte(record.SpendPrefix), nil) {
+		if err != nil {
+			return err
+		}
+		key := string(e.Key[len(record.SpendPrefix):])
+		s, ok := record.DecodeSpend(e.Value)
+		if !ok {
+			return fmt.Errorf("%w: what API key %s spent", ErrCorrupt, key)
+		}
+		l.spending[key] = &spending{key: key, spent: s}
+	}
 	var open []*holding
 	for e, err := range l.store.Scan(ctx, []byte(record.IntentPrefix), nil) {
 		if err != nil {
@@ -103,7 +114,7 @@ func (l *Ledger) reopen(id string, octets []byte) (*holding, error) {
 			return nil, fmt.Errorf("%w: hold %s has an unknown price", ErrCorrupt, id)
 		}
 	}
-	h.account.held = h.account.held.Add(i.Held)
+	l.reserve(h)
 	l.keep(h)
 	return h, nil
 }

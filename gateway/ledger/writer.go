@@ -44,7 +44,8 @@ type group struct {
 	size     int
 	head     record.Head
 	changes  map[*account]*change
-	keys     map[string]bool // idempotency keys written by the group
+	keys     map[string]bool             // idempotency keys written by the group
+	spends   map[*spending]*record.Spend // what the group makes of what API keys spent
 	refunded map[string]record.Marker
 	jobs     []*job
 	applies  []func() // run when the group is stored
@@ -155,7 +156,7 @@ func (g *group) settle(h *holding, s Settlement, flags Flags) {
 	}
 	e := &Entry{
 		Kind: Charge, Flags: flags, Amount: amount, Ref: h.id, Model: h.Model, Exchange: h.Exchange,
-		Attempts: len(h.Attempts), Usage: s.Usage, Held: h.Held, Tags: mergeTags(h.Tags, s.Tags), Row: h.Price,
+		Attempts: len(h.Attempts), Usage: s.Usage, Held: h.Held, Tags: mergeTags(h.Tags, s.Tags), Key: h.Key, Row: h.Price,
 	}
 	if n := len(h.Attempts); n > 0 {
 		last := h.Attempts[n-1]
@@ -169,6 +170,7 @@ func (g *group) settle(h *holding, s Settlement, flags Flags) {
 	c := g.change(h.account)
 	c.freed = c.freed.Add(h.Held)
 	g.post(h.account, g.system(Revenue), e)
+	g.spend(h.spending, e)
 	g.put(record.SettledKey(h.id), record.Marker{Seq: e.Seq, Amount: e.Amount}.Encode())
 	g.end(h, &outcome{receipt: e.Receipt()})
 }
@@ -403,6 +405,9 @@ func (g *group) commit() bool {
 		for a, c := range g.changes {
 			g.put(record.AccountKey(a.id), record.Account{Closed: c.closed, Opened: a.opened, Total: c.total}.Encode())
 		}
+		for s, spent := range g.spends {
+			g.put(record.SpendKey(s.key), spent.Encode())
+		}
 		g.put([]byte(record.HeadKey), g.head.Encode())
 		ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 		err = l.store.Commit(ctx, &g.batch)
@@ -437,6 +442,9 @@ func (l *Ledger) keepGroup(g *group) {
 	defer l.mu.Unlock()
 	for a, c := range g.changes {
 		a.total, a.closed = c.total, c.closed
+	}
+	for s, spent := range g.spends {
+		s.spent = *spent
 	}
 	for _, f := range g.applies {
 		f()

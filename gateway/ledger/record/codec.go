@@ -57,14 +57,18 @@ const (
 	IntentPrefix  = "ledger/i/" // + hold
 	oncePrefix    = "ledger/k/" // + idempotency key
 	PricePrefix   = "ledger/p/" // + digest
+	SpendPrefix   = "ledger/s/" // + API key's id
 	EntryPrefix   = "ledger/t/" // + sequence number, 8 octets, big endian
 	settledPrefix = "ledger/u/" // + hold
 	indexPrefix   = "ledger/x/" // + account, a zero octet, sequence number
 	AllPrefix     = "ledger/"
 )
 
-// version is the first octet of every value.
-const version = 1
+// The first octet of a value.
+const (
+	version    = 1
+	versionKey = 2 // of an entry or an intent that ends with an API key
+)
 
 // AccountKey returns the key of an account's record.
 func AccountKey(id string) []byte { return []byte(AccountPrefix + id) }
@@ -77,6 +81,9 @@ func IntentKey(id string) []byte { return []byte(IntentPrefix + id) }
 
 // OnceKey returns the key of what was done under an idempotency key.
 func OnceKey(key string) []byte { return []byte(oncePrefix + key) }
+
+// SpendKey returns the key of what an API key spent.
+func SpendKey(key string) []byte { return []byte(SpendPrefix + key) }
 
 // SettledKey returns the key of a hold's settled marker.
 func SettledKey(id string) []byte { return []byte(settledPrefix + id) }
@@ -177,6 +184,7 @@ type Entry struct {
 	Price         string          // names the price row; empty: the call was free
 	Held          exchange.Amount // what was reserved
 	Tags          map[string]string
+	Key           string // the API key's id; empty: by none, or recorded before keys were
 
 	Row Digest // the row itself
 }
@@ -201,6 +209,14 @@ func (b *encoder) octets(o []byte)          { *b = append(*b, o...) }
 func (b *encoder) text(s string) {
 	b.number(uint64(len(s)))
 	*b = append(*b, s...)
+}
+
+// key ends a record with an API key. Records without one are as they were before keys were recorded, see version.
+func (b *encoder) key(s string) {
+	if s != "" {
+		(*b)[0] = versionKey
+		b.text(s)
+	}
 }
 
 func (b *encoder) flag(f bool) {
@@ -250,15 +266,23 @@ func (b *encoder) tags(tags map[string]string) {
 
 // decoder reads a record. After the first fault everything it returns is zero and ok is false.
 type decoder struct {
-	b   []byte
-	bad bool
+	b     []byte
+	bad   bool
+	keyed bool // its version is versionKey
 }
 
 func readRecord(b []byte) *decoder {
+	d := readKeyed(b)
+	d.bad = d.bad || d.keyed
+	return d
+}
+
+// readKeyed reads a record that may end with an API key.
+func readKeyed(b []byte) *decoder {
 	d := &decoder{b: b}
-	if d.octet() != version {
-		d.bad = true
-	}
+	v := d.octet()
+	d.keyed = v == versionKey
+	d.bad = d.bad || v != version && !d.keyed
 	return d
 }
 
@@ -303,6 +327,16 @@ func (d *decoder) count(most int) int {
 }
 
 func (d *decoder) text(most int) string { return string(d.take(d.count(most))) }
+
+// key reads what encoder.key wrote.
+func (d *decoder) key() string {
+	if !d.keyed {
+		return ""
+	}
+	s := d.text(MaxName)
+	d.bad = d.bad || s == ""
+	return s
+}
 
 func (d *decoder) flag() bool {
 	c := d.octet()
@@ -394,6 +428,7 @@ func EncodeEntry(e *Entry) []byte {
 		b.octets(e.Row[:])
 		b.amount(e.Held)
 		b.tags(e.Tags)
+		b.key(e.Key)
 	}
 	return b
 }
@@ -405,7 +440,7 @@ func DecodeEntry(seq uint64, record []byte) (e Entry, chain [ChainSize]byte, ok 
 	}
 	body, hash := record[:len(record)-ChainSize], record[len(record)-ChainSize:]
 	copy(chain[:], hash)
-	d := readRecord(body)
+	d := readKeyed(body)
 	e.Seq = seq
 	e.Kind = Kind(d.octet())
 	e.Flags = Flags(d.octet())
@@ -428,8 +463,9 @@ func DecodeEntry(seq uint64, record []byte) (e Entry, chain [ChainSize]byte, ok 
 		e.Row = d.digest()
 		e.Held = d.amount()
 		e.Tags = d.tags()
+		e.Key = d.key()
 	}
-	if e.Kind < Credit || e.Kind > Adjustment || e.Amount.Sign() < 0 {
+	if d.keyed && e.Kind != Charge || e.Kind < Credit || e.Kind > Adjustment || e.Amount.Sign() < 0 {
 		d.bad = true
 	}
 	return e, chain, d.whole()
@@ -446,6 +482,7 @@ type Intent struct {
 	Attempts   []Attempt
 	Checkpoint exchange.Usage
 	Tags       map[string]string
+	Key        string // the API key's id; empty: by none
 }
 
 // Encode returns the record.
@@ -466,12 +503,13 @@ func (i *Intent) Encode() []byte {
 	}
 	b.usage(&i.Checkpoint)
 	b.tags(i.Tags)
+	b.key(i.Key)
 	return b
 }
 
 // DecodeIntent reads a record; ok is false when it is damaged.
 func DecodeIntent(record []byte) (i Intent, ok bool) {
-	d := readRecord(record)
+	d := readKeyed(record)
 	i.Account = d.text(MaxName)
 	i.Exchange = d.text(MaxName)
 	i.Model = d.text(MaxName)
@@ -485,6 +523,7 @@ func DecodeIntent(record []byte) (i Intent, ok bool) {
 	}
 	i.Checkpoint = d.usage()
 	i.Tags = d.tags()
+	i.Key = d.key()
 	if i.Held.Sign() < 0 || i.Account == "" {
 		d.bad = true
 	}
@@ -512,6 +551,54 @@ func DecodeAccount(record []byte) (a Account, ok bool) {
 	d := readRecord(record)
 	a = Account{Closed: d.flag(), Opened: d.moment(), Total: d.amount()}
 	return a, d.whole()
+}
+
+// Spend is what the calls of an API key were charged: in the current day, week and month, and in all. A charge belongs to
+// the period in which it was written, and a refund changes nothing here.
+type Spend struct {
+	Since [exchange.Periods]time.Time // when each period began, by exchange.Period; of those that end
+	Sums  [exchange.Periods]exchange.Amount
+}
+
+// In returns what was charged in the period of a kind that holds t. Where the clock went back, it is what was charged in
+// the last period that was begun.
+func (s *Spend) In(p exchange.Period, t time.Time) exchange.Amount {
+	if p.Start(t).After(s.Since[p]) {
+		return exchange.Amount{}
+	}
+	return s.Sums[p]
+}
+
+// Add counts a charge of the time t.
+func (s *Spend) Add(amount exchange.Amount, t time.Time) {
+	for p := range exchange.Periods {
+		if start := p.Start(t); start.After(s.Since[p]) {
+			s.Since[p], s.Sums[p] = start, exchange.Amount{}
+		}
+		s.Sums[p] = s.Sums[p].Add(amount)
+	}
+}
+
+// Encode returns the record.
+func (s *Spend) Encode() []byte {
+	b := newRecord(96)
+	for p := range exchange.Periods {
+		b.moment(s.Since[p])
+		b.amount(s.Sums[p])
+	}
+	return b
+}
+
+// DecodeSpend reads a record; ok is false when it is damaged.
+func DecodeSpend(record []byte) (s Spend, ok bool) {
+	d := readRecord(record)
+	for p := range exchange.Periods {
+		s.Since[p], s.Sums[p] = d.moment(), d.amount()
+		if s.Sums[p].Sign() < 0 {
+			d.bad = true
+		}
+	}
+	return s, d.whole()
 }
 
 // Head says where the entries end. It is written with every group.

@@ -42,32 +42,43 @@ func sample() map[string][]byte {
 		Kind: Charge, Flags: Estimated | Capped, Time: time.UnixMicro(1_700_000_000_000_001), From: "a", To: Revenue,
 		Amount: money("1.5"), Balance: money("-2"), Ref: "n-1-2", Note: "note", Model: "m", Upstream: "u", UpstreamModel: "um",
 		Exchange: "x", Attempts: 3, Usage: u, Price: p.Name, Held: money("2"), Tags: map[string]string{"b": "2", "a": "1"},
-		Row: DigestOf(p),
+		Row: DigestOf(p), Key: "key_a",
 	}
 	i := Intent{
 		Account: "a", Exchange: "x", Model: "m", Held: money("2"), Placed: e.Time, Price: e.Row, Checkpoint: u,
-		Attempts: []Attempt{{Upstream: "u", Model: "um", Number: 1}, {Exchange: "y", Number: 2}}, Tags: e.Tags,
+		Attempts: []Attempt{{Upstream: "u", Model: "um", Number: 1}, {Exchange: "y", Number: 2}}, Tags: e.Tags, Key: "key_a",
 	}
+	before, began := e, i // as they were written before keys were recorded
+	before.Key, began.Key = "", ""
+	var s Spend
+	s.Add(money("3"), e.Time)
 	f := Floor{Seq: 9, Totals: Totals{Entries: 9, Charges: 4, Charged: money("3")}}
 	return map[string][]byte{
-		"entry": append(EncodeEntry(&e), make([]byte, ChainSize)...), "intent": i.Encode(), "price": EncodePrice(p),
-		"account": Account{Closed: true, Opened: e.Time, Total: money("-7")}.Encode(),
-		"head":    Head{Currency: "USD", Boot: 3, Group: 1 << 40, Seq: 5}.Encode(),
-		"marker":  Marker{Seq: 4, Amount: money("3"), Refunded: money("1")}.Encode(),
-		"keyed":   Keyed{Kind: Refund, Account: "a", Amount: money("1"), Hold: "n-1-2", Seq: 7, Time: e.Time}.Encode(),
-		"floor":   f.Encode(),
-		"opening": money("5").Append([]byte{version}),
+		"entry": append(EncodeEntry(&e), make([]byte, ChainSize)...), "intent": i.Encode(),
+		"entry without a key":  append(EncodeEntry(&before), make([]byte, ChainSize)...),
+		"intent without a key": began.Encode(),
+		"price":                EncodePrice(p),
+		"account":              Account{Closed: true, Opened: e.Time, Total: money("-7")}.Encode(),
+		"head":                 Head{Currency: "USD", Boot: 3, Group: 1 << 40, Seq: 5}.Encode(),
+		"marker":               Marker{Seq: 4, Amount: money("3"), Refunded: money("1")}.Encode(),
+		"keyed":                Keyed{Kind: Refund, Account: "a", Amount: money("1"), Hold: "n-1-2", Seq: 7, Time: e.Time}.Encode(),
+		"floor":                f.Encode(),
+		"spend":                s.Encode(),
+		"opening":              money("5").Append([]byte{version}),
 	}
 }
 
 // again decodes a record of a kind and encodes what it says. ok is false when it can not be decoded.
 func again(kind string, b []byte) (encoded []byte, ok bool) {
 	switch kind {
-	case "entry":
+	case "entry", "entry without a key":
 		e, chain, ok := DecodeEntry(1, b)
 		return append(EncodeEntry(&e), chain[:]...), ok
-	case "intent":
+	case "intent", "intent without a key":
 		v, ok := DecodeIntent(b)
+		return v.Encode(), ok
+	case "spend":
+		v, ok := DecodeSpend(b)
 		return v.Encode(), ok
 	case "price":
 		v, ok := DecodePrice(b)
@@ -109,7 +120,7 @@ func TestRecords(t *testing.T) {
 		if _, ok := again(kind, append(bytes.Clone(b), 0)); ok {
 			t.Errorf("%s: an octet too many", kind)
 		}
-		b[0] = version + 1
+		b[0] = 9
 		if _, ok := again(kind, b); ok {
 			t.Errorf("%s: another version", kind)
 		}

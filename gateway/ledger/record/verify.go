@@ -52,6 +52,7 @@ type Verifier struct {
 	sums    map[string]exchange.Amount // opening balances and entries
 	intents map[string]bool
 	refunds map[string]exchange.Amount // of charges that were not folded
+	spends  map[string]exchange.Amount // what API keys spent, by their records, less what entries say
 	seq     uint64
 	chain   [ChainSize]byte
 
@@ -67,7 +68,7 @@ func NewVerifier(currency string, price func(Digest) *exchange.Price, last Head,
 	return &Verifier{
 		report: &Report{Currency: currency}, seed: maphash.MakeSeed(), price: price, last: last, memory: memory,
 		stored: map[string]exchange.Amount{}, sums: map[string]exchange.Amount{}, intents: map[string]bool{},
-		refunds: map[string]exchange.Amount{},
+		refunds: map[string]exchange.Amount{}, spends: map[string]exchange.Amount{},
 	}
 }
 
@@ -108,6 +109,11 @@ func (v *Verifier) Record(r state.Entry) {
 		if row, ok = DecodePrice(r.Value); ok {
 			d := DigestOf(&row)
 			ok = name == string(d[:])
+		}
+	} else if id, is := after(SpendPrefix); is {
+		var s Spend
+		if s, ok = DecodeSpend(r.Value); ok {
+			v.spends[id] = s.Sums[exchange.Total]
 		}
 	} else if number, is := after(EntryPrefix); is {
 		v.entry(number, r.Value)
@@ -168,6 +174,9 @@ func (v *Verifier) entry(number string, record []byte) {
 	switch e.Kind {
 	case Charge:
 		v.charges[len(v.charges)-1] = v.print(e.Ref, e.Amount.String())
+		if e.Key != "" {
+			v.spends[e.Key] = v.spends[e.Key].Sub(e.Amount)
+		}
 		if v.intents[e.Ref] {
 			v.report.problem("hold %s is settled by entry %d and still has an intent", e.Ref, seq)
 		}
@@ -244,6 +253,11 @@ func (v *Verifier) Finish() *Report {
 	for id := range v.stored {
 		if _, known := v.memory[id]; !known {
 			r.problem("account %s is stored and not in memory", id)
+		}
+	}
+	for key, left := range v.spends {
+		if left.Sign() < 0 || left.Sign() > 0 && v.floor.Seq == 0 { // charges that were folded are counted in the record alone
+			r.problem("what the API key %s spent is %s off by its entries", key, left)
 		}
 	}
 	if sum.Sign() != 0 {
