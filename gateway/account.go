@@ -5,28 +5,26 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/admin"
+	"github.com/postern-gateway/postern/gateway/exchange"
 )
 
 type accountCommand struct {
-	Create accountCreate `cmd:"" help:"Make an account and print its id."`
-	List   accountList   `cmd:"" help:"List accounts with their balances."`
-	Key    keyCommand    `cmd:"" help:"API keys of an account."`
-}
-
-type keyCommand struct {
-	Create keyCreate `cmd:"" help:"Make a key and print it: it can not be shown again."`
-	List   keyList   `cmd:"" help:"List an account's keys."`
-	Revoke keyRevoke `cmd:"" help:"Revoke a key at once."`
+	Create  accountCreate  `cmd:"" help:"Make an account and print its id."`
+	List    accountList    `cmd:"" help:"List accounts with their balances."`
+	Disable accountDisable `cmd:"" help:"Refuse an account's keys, until it is enabled again."`
+	Enable  accountEnable  `cmd:"" help:"Take the keys of an account again that was disabled."`
+	Refund  accountRefund  `cmd:"" help:"Give back what a call was charged, or a part of it."`
+	Key     keyCommand     `cmd:"" help:"API keys of an account."`
 }
 
 type accountCreate struct {
 	place
 	Name string `arg:"" help:"What the account is called."`
+	JSON bool   `help:"Print JSON."`
 }
 
 // Run makes an account and prints its id.
@@ -36,8 +34,7 @@ func (c *accountCreate) Run(a *App) error {
 		if err := o.Call(a.Context, http.MethodPost, "/v1/accounts", map[string]string{"name": c.Name}, &made); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintln(a.Stdout, made.ID)
-		return err
+		return a.print(c.JSON, made, func(w *tabwriter.Writer) { fmt.Fprintln(w, made.ID) })
 	})
 }
 
@@ -62,67 +59,58 @@ func (c *accountList) Run(a *App) error {
 	})
 }
 
-type keyCreate struct {
-	place
-	Account string        `arg:"" help:"The account's id."`
-	Name    string        `help:"What the key is called." default:"default"`
-	Scope   []string      `help:"What the key may do; repeatable." default:"models:call"`
-	Expires time.Duration `help:"How long the key lives; 0: until it is revoked."`
-}
-
-// Run makes a key and prints its secret.
-func (c *keyCreate) Run(a *App) error {
-	return a.with(c.place, false, func(o *admin.Client) error {
-		in := map[string]any{"name": c.Name, "scopes": c.Scope}
-		if c.Expires > 0 {
-			in["expires"] = time.Now().Add(c.Expires)
-		}
-		var made admin.Key
-		if err := o.Call(a.Context, http.MethodPost, "/v1/accounts/"+url.PathEscape(c.Account)+"/keys", in, &made); err != nil {
-			return err
-		}
-		_, err := fmt.Fprintln(a.Stdout, made.Secret)
-		return err
-	})
-}
-
-type keyList struct {
+type accountStatus struct {
 	place
 	Account string `arg:"" help:"The account's id."`
 	JSON    bool   `help:"Print JSON."`
 }
 
-// Run lists an account's keys.
-func (c *keyList) Run(a *App) error {
+type accountDisable struct{ accountStatus }
+
+// Run refuses the account's keys until it is enabled again.
+func (c *accountDisable) Run(a *App) error { return c.set(a, "disable") }
+
+type accountEnable struct{ accountStatus }
+
+// Run ends disable.
+func (c *accountEnable) Run(a *App) error { return c.set(a, "enable") }
+
+func (c *accountStatus) set(a *App, call string) error {
 	return a.with(c.place, false, func(o *admin.Client) error {
-		var list []admin.Key
-		if err := o.Call(a.Context, http.MethodGet, "/v1/accounts/"+url.PathEscape(c.Account)+"/keys", nil, &list); err != nil {
+		var v admin.Account
+		if err := o.Call(a.Context, http.MethodPost, "/v1/accounts/"+url.PathEscape(c.Account)+"/"+call, nil, &v); err != nil {
 			return err
 		}
-		return a.print(c.JSON, list, func(w *tabwriter.Writer) {
-			fmt.Fprintln(w, "ID\tNAME\tSCOPES\tCREATED\tUSED\tEXPIRES\tREVOKED")
-			for _, k := range list {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Name, strings.Join(k.Scopes, ","), date(k.Created), date(k.Used), date(k.Expires), date(k.Revoked))
-			}
-		})
+		return a.print(c.JSON, v, func(w *tabwriter.Writer) { fmt.Fprintf(w, "%s is %s\n", v.ID, v.Status) })
 	})
 }
 
-type keyRevoke struct {
+type accountRefund struct {
 	place
 	Account string `arg:"" help:"The account's id."`
-	Key     string `arg:"" help:"The key's id, as list shows it."`
+	Charge  string `arg:"" help:"The charge's id: the REF of ledger entries, and the id of the call's receipt."`
+	Amount  string `help:"A decimal, for a part of the charge; by default the whole of it."`
+	Key     string `help:"What makes the refund unique, such as the ticket's number: the same key never refunds twice." required:""`
+	Note    string `help:"Written on the entry."`
+	JSON    bool   `help:"Print JSON."`
 }
 
-// Run revokes a key.
-func (c *keyRevoke) Run(a *App) error {
-	return a.with(c.place, false, func(o *admin.Client) error {
-		var k admin.Key
-		if err := o.Call(a.Context, http.MethodDelete, "/v1/accounts/"+url.PathEscape(c.Account)+"/keys/"+url.PathEscape(c.Key), nil, &k); err != nil {
+// Run gives a charge back.
+func (c *accountRefund) Run(a *App) error {
+	in := map[string]any{"charge": c.Charge, "key": c.Key, "note": c.Note}
+	if c.Amount != "" {
+		amount, err := exchange.ParseAmount(c.Amount)
+		if err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(a.Stdout, "revoked %s\n", k.ID)
-		return err
+		in["amount"] = amount
+	}
+	return a.with(c.place, false, func(o *admin.Client) error {
+		var e admin.Entry
+		if err := o.Call(a.Context, http.MethodPost, "/v1/accounts/"+url.PathEscape(c.Account)+"/refunds", in, &e); err != nil {
+			return err
+		}
+		return a.print(c.JSON, e, func(w *tabwriter.Writer) { fmt.Fprintf(w, "refunded %s, balance %s\n", e.Amount, e.Balance) })
 	})
 }
 

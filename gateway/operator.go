@@ -44,7 +44,7 @@ func (a *App) operate(p place, needsRunning bool) (*admin.Client, error) {
 	if cfg.Admin.Withheld {
 		return nil, fmt.Errorf("%s: the admin token is a secret that can not be read here", cfg.Admin.Range)
 	}
-	token, err := server.AdminToken(cfg)
+	token, err := admin.Token(cfg)
 	if err != nil {
 		return nil, err
 	}

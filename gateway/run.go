@@ -162,7 +162,7 @@ func (l *adminListener) close() {
 
 // serve answers on the operators' listener.
 func (l *adminListener) serve(cfg *config.Config, s *server.Server, t *telemetry.Telemetry, reload func(context.Context) error) (stop func(), err error) {
-	token, err := server.AdminToken(cfg)
+	token, err := admin.Token(cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -37,6 +37,7 @@ var (
 	ErrDisabled = errors.New("account is disabled or closed")
 	ErrNotFound = errors.New("no such account or key")
 	ErrInvalid  = errors.New("not valid for an account")
+	ErrTooMany  = errors.New("too many secrets of the key are taken still")
 	ErrClosed   = errors.New("directory of accounts is closed")
 )
 
@@ -66,11 +67,12 @@ type Account struct {
 	Status  Status    `json:"status"`
 }
 
-// KeyRequest asks for a key.
+// KeyRequest is what can be chosen of a key.
 type KeyRequest struct {
 	Name    string    // for people; default "key"
 	Scopes  []string  // what it may do: lower-case words of letters, digits and ._:*-
 	Expires time.Time // zero: never
+	exchange.Allowance
 }
 
 // Key is what is known of an API key. The key itself is not.
@@ -82,7 +84,10 @@ type Key struct {
 	Created time.Time `json:"created"`
 	Expires time.Time `json:"expires,omitzero"`
 	Revoked time.Time `json:"revoked,omitzero"`
-	Used    time.Time `json:"-"` // last used, to the minute; zero: never
+	Rotated time.Time `json:"rotated,omitzero"` // when its secret was replaced last; zero: never
+	Used    time.Time `json:"-"`                // last used, to the minute; zero: never
+	Overlap time.Time `json:"-"`                // until when a secret of before the last rotation is taken; zero: none is
+	exchange.Allowance
 }
 
 // Config configures a Directory. Only Store is required.
@@ -105,7 +110,7 @@ type Directory struct {
 	closed   bool
 	accounts map[string]*entry
 	keys     map[string]*keyEntry // by id
-	index    map[[sha256.Size]byte]*keyEntry
+	index    map[[sha256.Size]byte]*secret
 
 	stop chan struct{}
 	done chan struct{}
@@ -117,14 +122,23 @@ type entry struct {
 	keys []*keyEntry // in the order in which they were made
 }
 
-// keyEntry is a key in the index. What Lookup returns of it is made once and never changed.
+// keyEntry is a key. What the slices in it hold does not change: another takes their place.
 type keyEntry struct {
 	Key
-	sum      [sha256.Size]byte
+	secrets  []*secret // the one in force, and those of before rotations that are taken still
 	account  *entry
-	identity exchange.Identity
-	used     atomic.Int64 // Unix seconds
-	written  int64        // what the store has; the keeper's own
+	identity exchange.Identity   // what Lookup returns
+	allows   *exchange.Allowance // what Admit gives the identity
+	tokens   atomic.Int64        // when all calls that the rate lets through at once are there again, Unix nanoseconds
+	used     atomic.Int64        // Unix seconds
+	written  int64               // what the store has; the keeper's own
+}
+
+// secret is what a key's holder presents, in the index. It does not change.
+type secret struct {
+	sum   [sha256.Size]byte
+	until time.Time // of before a rotation: from when it is refused; zero: it is in force
+	key   *keyEntry
 }
 
 // The records. Values are JSON: there are few, and people may want to read them.
@@ -138,7 +152,14 @@ const (
 // keyRecord is a key as it is stored.
 type keyRecord struct {
 	Key
-	Sum []byte `json:"sum"`
+	Sum    []byte         `json:"sum"`
+	Former []formerRecord `json:"former,omitempty"`
+}
+
+// formerRecord is a secret of before a rotation.
+type formerRecord struct {
+	Sum   []byte    `json:"sum"`
+	Until time.Time `json:"until"`
 }
 
 // usedEvery is how old the last use of a key that is stored may be.
@@ -148,7 +169,7 @@ const usedEvery = time.Minute
 func Open(ctx context.Context, c Config) (*Directory, error) {
 	d := &Directory{
 		store: c.Store, log: c.Log, now: c.Now, accounts: map[string]*entry{}, keys: map[string]*keyEntry{},
-		index: map[[sha256.Size]byte]*keyEntry{}, stop: make(chan struct{}), done: make(chan struct{}),
+		index: map[[sha256.Size]byte]*secret{}, stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	if d.store == nil {
 		return nil, fmt.Errorf("open accounts: %w: no store given", ErrInvalid)
@@ -205,11 +226,9 @@ func (d *Directory) load(ctx context.Context) error {
 			return err
 		}
 		var r keyRecord
-		if err := json.Unmarshal(e.Value, &r); err != nil || len(r.Sum) != sha256.Size ||
-			r.ID != string(e.Key[len(keyPrefix):]) || d.accounts[r.Account] == nil {
+		if err := json.Unmarshal(e.Value, &r); err != nil || r.ID != string(e.Key[len(keyPrefix):]) || d.accounts[r.Account] == nil || !d.restore(&r) {
 			return fmt.Errorf("record %s is damaged", e.Key)
 		}
-		d.add(r.Key, [sha256.Size]byte(r.Sum))
 	}
 	for e, err := range d.store.Scan(ctx, []byte(usedPrefix), nil) {
 		if err != nil {
@@ -226,18 +245,6 @@ func (d *Directory) load(ctx context.Context) error {
 		})
 	}
 	return nil
-}
-
-// add puts a key into the index.
-func (d *Directory) add(k Key, sum [sha256.Size]byte) {
-	a := d.accounts[k.Account]
-	e := &keyEntry{
-		Key: k, sum: sum, account: a,
-		identity: exchange.Identity{Account: k.Account, Key: k.ID, Name: k.Name, Scopes: slices.Clip(k.Scopes)},
-	}
-	a.keys = append(a.keys, e)
-	d.keys[k.ID] = e
-	d.index[sum] = e
 }
 
 // Close writes when keys were last used. Later calls give ErrClosed.
@@ -381,91 +388,6 @@ func (d *Directory) setStatus(ctx context.Context, id string, to Status) error {
 	})
 }
 
-// CreateKey makes a key for an account and returns it with the secret, which can not be had again.
-func (d *Directory) CreateKey(ctx context.Context, account string, r KeyRequest) (key Key, secret string, err error) {
-	now := d.now().UTC().Truncate(time.Second)
-	if r.Name == "" {
-		r.Name = "key"
-	}
-	if err := checkName(r.Name); err != nil {
-		return Key{}, "", err
-	}
-	if !r.Expires.IsZero() && !r.Expires.After(now) {
-		return Key{}, "", fmt.Errorf("%w: it would expire at %s, which is over", ErrInvalid, r.Expires.Format(time.RFC3339))
-	}
-	scopes, err := checkScopes(r.Scopes)
-	if err != nil {
-		return Key{}, "", err
-	}
-	secret = newSecret()
-	m := d.macs.Get().(*mac)
-	sum := m.of([]byte(secret))
-	d.macs.Put(m)
-	key = Key{ID: newID("key_"), Account: account, Name: r.Name, Scopes: scopes, Created: now}
-	if !r.Expires.IsZero() {
-		key.Expires = r.Expires.UTC()
-	}
-	err = d.write(ctx, func() (*state.Batch, func(), error) {
-		d.mu.RLock()
-		a := d.accounts[account]
-		d.mu.RUnlock()
-		switch {
-		case a == nil:
-			return nil, nil, fmt.Errorf("%w: %s", ErrNotFound, clip(account))
-		case a.Status == Closed:
-			return nil, nil, fmt.Errorf("%w: %s", ErrDisabled, account)
-		case len(a.keys) >= MaxKeys:
-			return nil, nil, fmt.Errorf("%w: an account has at most %d keys", ErrInvalid, MaxKeys)
-		}
-		b, err := record(keyPrefix+key.ID, keyRecord{Key: key, Sum: sum[:]})
-		return b, func() { d.add(key, sum) }, err
-	})
-	if err != nil {
-		return Key{}, "", err
-	}
-	key.Scopes = slices.Clone(key.Scopes)
-	return key, secret, nil
-}
-
-// RevokeKey refuses a key from now on, for good. Revoking it again changes nothing. Like setStatus it holds at once.
-func (d *Directory) RevokeKey(ctx context.Context, id string) error {
-	return d.write(ctx, func() (*state.Batch, func(), error) {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		k := d.keys[id]
-		if k == nil {
-			return nil, nil, fmt.Errorf("%w: %s", ErrNotFound, clip(id))
-		}
-		if k.Revoked.IsZero() {
-			k.Revoked = d.now().UTC().Truncate(time.Second)
-		}
-		b, err := record(keyPrefix+id, keyRecord{Key: k.Key, Sum: k.sum[:]})
-		return b, func() {}, err
-	})
-}
-
-// ListKeys returns an account's keys, the oldest first, revoked ones included.
-func (d *Directory) ListKeys(_ context.Context, account string) ([]Key, error) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	if d.closed {
-		return nil, ErrClosed
-	}
-	a := d.accounts[account]
-	if a == nil {
-		return nil, fmt.Errorf("%w: %s", ErrNotFound, clip(account))
-	}
-	list := make([]Key, len(a.keys))
-	for i, k := range a.keys {
-		list[i] = k.Key
-		list[i].Scopes = slices.Clone(k.Scopes)
-		if used := k.used.Load(); used != 0 {
-			list[i].Used = time.Unix(used, 0).UTC()
-		}
-	}
-	return list, nil
-}
-
 // Lookup returns who presented a key. It allocates nothing. The identity's scopes must not be changed.
 func (d *Directory) Lookup(ctx context.Context, presented []byte) (exchange.Identity, error) {
 	if err := ctx.Err(); err != nil {
@@ -482,13 +404,15 @@ func (d *Directory) Lookup(ctx context.Context, presented []byte) (exchange.Iden
 	if d.closed {
 		return exchange.Identity{}, ErrClosed
 	}
-	k := d.index[sum]
+	s := d.index[sum]
 	// The map compares an HMAC that nobody can choose without the secret; comparing again in constant time costs nothing.
-	if k == nil || !hmac.Equal(k.sum[:], sum[:]) {
+	if s == nil || !hmac.Equal(s.sum[:], sum[:]) {
 		return exchange.Identity{}, ErrUnknown
 	}
-	now := d.now()
+	k, now := s.key, d.now()
 	switch {
+	case !s.until.IsZero() && !now.Before(s.until):
+		return exchange.Identity{}, ErrExpired
 	case !k.Revoked.IsZero():
 		return exchange.Identity{}, ErrRevoked
 	case !k.Expires.IsZero() && !now.Before(k.Expires):

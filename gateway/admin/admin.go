@@ -61,18 +61,22 @@ func New(c Config) (*API, error) {
 		"GET /v1/overload":  a.overload,
 		"POST /v1/reload":   a.reload,
 
-		"GET /v1/accounts":                       a.accounts,
-		"POST /v1/accounts":                      a.createAccount,
-		"GET /v1/accounts/{account}":             a.account,
-		"POST /v1/accounts/{account}/disable":    a.disableAccount,
-		"GET /v1/accounts/{account}/keys":        a.keys,
-		"POST /v1/accounts/{account}/keys":       a.createKey,
-		"DELETE /v1/accounts/{account}/keys/{k}": a.revokeKey,
-		"GET /v1/accounts/{account}/balance":     a.balance,
-		"POST /v1/accounts/{account}/credits":    a.credit,
-		"GET /v1/accounts/{account}/entries":     a.entries,
-		"GET /v1/ledger":                         a.balances,
-		"GET /v1/ledger/verify":                  a.verify,
+		"GET /v1/accounts":                            a.accounts,
+		"POST /v1/accounts":                           a.createAccount,
+		"GET /v1/accounts/{account}":                  a.account,
+		"POST /v1/accounts/{account}/disable":         a.disableAccount,
+		"POST /v1/accounts/{account}/enable":          a.enableAccount,
+		"GET /v1/accounts/{account}/keys":             a.keys,
+		"POST /v1/accounts/{account}/keys":            a.createKey,
+		"PATCH /v1/accounts/{account}/keys/{k}":       a.changeKey,
+		"DELETE /v1/accounts/{account}/keys/{k}":      a.revokeKey,
+		"POST /v1/accounts/{account}/keys/{k}/rotate": a.rotateKey,
+		"GET /v1/accounts/{account}/balance":          a.balance,
+		"POST /v1/accounts/{account}/credits":         a.credit,
+		"POST /v1/accounts/{account}/refunds":         a.refund,
+		"GET /v1/accounts/{account}/entries":          a.entries,
+		"GET /v1/ledger":                              a.balances,
+		"GET /v1/ledger/verify":                       a.verify,
 	} {
 		a.mux.Handle(pattern, a.guard(answer(c.Log, call)))
 	}
@@ -84,7 +88,7 @@ func New(c Config) (*API, error) {
 }
 
 // methods are all that any call is made by.
-var methods = [...]string{http.MethodGet, http.MethodPost, http.MethodDelete}
+var methods = [...]string{http.MethodGet, http.MethodPost, http.MethodPatch, http.MethodDelete}
 
 // unknown answers for paths that are none, and for methods that a path does not take.
 func (a *API) unknown(w http.ResponseWriter, r *http.Request) {
@@ -179,6 +183,8 @@ func answer(log *slog.Logger, call func(*http.Request) (any, error)) http.Handle
 			problem(w, http.StatusNotFound, "not_found", "There is no such account or key.")
 		case errors.Is(err, ledger.ErrInvalid), errors.Is(err, account.ErrInvalid), errors.Is(err, exchange.ErrAmount):
 			problem(w, http.StatusBadRequest, "invalid", err.Error())
+		case errors.Is(err, account.ErrRevoked), errors.Is(err, account.ErrExpired), errors.Is(err, account.ErrDisabled), errors.Is(err, account.ErrTooMany):
+			problem(w, http.StatusConflict, "conflict", err.Error())
 		case errors.Is(err, ledger.ErrKey):
 			problem(w, http.StatusConflict, "key_used", "The key was used for another movement.")
 		case errors.Is(err, ledger.ErrUnavailable):

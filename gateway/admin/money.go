@@ -2,8 +2,8 @@ package admin
 
 import (
 	"encoding/hex"
+	"errors"
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 
@@ -30,19 +30,6 @@ type Balance struct {
 	Total     exchange.Amount `json:"total"`
 }
 
-// Key is an API key without its secret, which Secret holds once, in the answer that made it.
-type Key struct {
-	ID      string    `json:"id"`
-	Account string    `json:"account"`
-	Name    string    `json:"name"`
-	Scopes  []string  `json:"scopes"`
-	Created time.Time `json:"created"`
-	Expires time.Time `json:"expires,omitzero"`
-	Used    time.Time `json:"used,omitzero"`
-	Revoked time.Time `json:"revoked,omitzero"`
-	Secret  string    `json:"secret,omitempty"`
-}
-
 // Entry is one movement of money.
 type Entry struct {
 	Seq       uint64            `json:"seq"`
@@ -52,7 +39,8 @@ type Entry struct {
 	To        string            `json:"to"`
 	Amount    exchange.Amount   `json:"amount"`
 	Balance   exchange.Amount   `json:"balance"`
-	Ref       string            `json:"ref,omitempty"`
+	Ref       string            `json:"ref,omitempty"` // a charge's id; of others the key they were made under
+	Of        string            `json:"of,omitempty"`  // a refund's: the charge
 	Note      string            `json:"note,omitempty"`
 	Model     string            `json:"model,omitempty"`
 	Upstream  string            `json:"upstream,omitempty"`
@@ -63,14 +51,11 @@ type Entry struct {
 	Estimated bool              `json:"estimated,omitempty"`
 	Capped    bool              `json:"capped,omitempty"`
 	Tags      map[string]string `json:"tags,omitempty"`
+	Key       string            `json:"key,omitempty"` // the id of the API key that the call was made with
 }
 
 func viewAccount(a account.Account) Account {
 	return Account{ID: a.ID, Name: a.Name, Created: a.Created, Status: string(a.Status)}
-}
-
-func viewKey(k account.Key) Key {
-	return Key{ID: k.ID, Account: k.Account, Name: k.Name, Scopes: k.Scopes, Created: k.Created, Expires: k.Expires, Used: k.Used, Revoked: k.Revoked}
 }
 
 func (a *API) viewBalance(b ledger.Balance) *Balance {
@@ -79,7 +64,7 @@ func (a *API) viewBalance(b ledger.Balance) *Balance {
 
 func viewEntry(e ledger.Entry) Entry {
 	v := Entry{
-		Seq: e.Seq, Time: e.Time, Kind: e.Kind.String(), From: e.From, To: e.To, Amount: e.Amount, Balance: e.Balance, Ref: e.Ref, Note: e.Note,
+		Seq: e.Seq, Time: e.Time, Kind: e.Kind.String(), From: e.From, To: e.To, Amount: e.Amount, Balance: e.Balance, Ref: e.Ref, Of: e.Of, Key: e.Key, Note: e.Note,
 		Model: e.Model, Upstream: e.Upstream, Exchange: e.Exchange, Attempts: e.Attempts, Price: e.Price, Tags: e.Tags,
 		Estimated: e.Usage.Estimated, Capped: e.Flags&ledger.Capped != 0,
 	}
@@ -143,59 +128,18 @@ func (a *API) account(r *http.Request) (any, error) {
 	return v, nil
 }
 
-func (a *API) disableAccount(r *http.Request) (any, error) {
-	if err := a.config.Storage.Accounts.Disable(r.Context(), r.PathValue("account")); err != nil {
+func (a *API) enableAccount(r *http.Request) (any, error) {
+	if err := a.config.Storage.Accounts.Enable(r.Context(), r.PathValue("account")); err != nil {
 		return nil, err
 	}
 	return a.account(r)
 }
 
-func (a *API) keys(r *http.Request) (any, error) {
-	list, err := a.config.Storage.Accounts.ListKeys(r.Context(), r.PathValue("account"))
-	if err != nil {
+func (a *API) disableAccount(r *http.Request) (any, error) {
+	if err := a.config.Storage.Accounts.Disable(r.Context(), r.PathValue("account")); err != nil {
 		return nil, err
 	}
-	out := make([]Key, 0, len(list))
-	for _, k := range list {
-		out = append(out, viewKey(k))
-	}
-	return out, nil
-}
-
-func (a *API) createKey(r *http.Request) (any, error) {
-	var in struct {
-		Name    string    `json:"name"`
-		Scopes  []string  `json:"scopes"`
-		Expires time.Time `json:"expires"`
-	}
-	if err := read(r, &in); err != nil {
-		return nil, err
-	}
-	k, secret, err := a.config.Storage.Accounts.CreateKey(r.Context(), r.PathValue("account"), account.KeyRequest{Name: in.Name, Scopes: in.Scopes, Expires: in.Expires})
-	if err != nil {
-		return nil, err
-	}
-	v := viewKey(k)
-	v.Secret = secret
-	return v, nil
-}
-
-func (a *API) revokeKey(r *http.Request) (any, error) {
-	list, err := a.config.Storage.Accounts.ListKeys(r.Context(), r.PathValue("account"))
-	if err != nil {
-		return nil, err
-	}
-	i := slices.IndexFunc(list, func(k account.Key) bool { return k.ID == r.PathValue("k") })
-	if i < 0 {
-		return nil, account.ErrNotFound
-	}
-	if err := a.config.Storage.Accounts.RevokeKey(r.Context(), list[i].ID); err != nil {
-		return nil, err
-	}
-	if list, err = a.config.Storage.Accounts.ListKeys(r.Context(), r.PathValue("account")); err != nil {
-		return nil, err
-	}
-	return viewKey(list[i]), nil // keys are never removed, nor put into another order
+	return a.account(r)
 }
 
 func (a *API) balance(r *http.Request) (any, error) {
@@ -219,6 +163,40 @@ func (a *API) credit(r *http.Request) (any, error) {
 		return nil, refuse(http.StatusBadRequest, "invalid", "A credit needs a key: the same key never credits twice.")
 	}
 	e, err := a.config.Storage.Ledger.Credit(r.Context(), r.PathValue("account"), in.Amount, in.Key, in.Note)
+	if err != nil {
+		return nil, err
+	}
+	return viewEntry(e), nil
+}
+
+// refund gives a charge back to the account that paid it, or a part of it.
+func (a *API) refund(r *http.Request) (any, error) {
+	var in struct {
+		Charge string           `json:"charge"`
+		Amount *exchange.Amount `json:"amount"` // without it the whole charge
+		Key    string           `json:"key"`
+		Note   string           `json:"note"`
+	}
+	if err := read(r, &in); err != nil {
+		return nil, err
+	}
+	if in.Key == "" {
+		return nil, refuse(http.StatusBadRequest, "invalid", "A refund needs a key: the same key never refunds twice.")
+	}
+	receipt, err := a.config.Storage.Ledger.Receipt(r.Context(), in.Charge)
+	if errors.Is(err, ledger.ErrHold) || err == nil && receipt.Account != r.PathValue("account") {
+		return nil, refuse(http.StatusNotFound, "not_found", "The account has no such charge.")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if in.Amount == nil {
+		in.Amount = &receipt.Amount
+	}
+	e, err := a.config.Storage.Ledger.Refund(r.Context(), in.Charge, *in.Amount, in.Key, in.Note)
+	if errors.Is(err, ledger.ErrInsufficient) {
+		return nil, refuse(http.StatusConflict, "charge_exceeded", "Refunds can not be more than the charge was: %s.", err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -274,16 +274,20 @@ func (r Rate) String() string {
 	if r.IsZero() {
 		return ""
 	}
-	word := r.Per.String() // of a time that ParseRate does not read
+	return strconv.Itoa(r.Calls) + "/" + r.Unit()
+}
+
+// Unit is the word for the time: second, minute or hour.
+func (r Rate) Unit() string {
 	switch r.Per {
 	case time.Second:
-		word = "second"
+		return "second"
 	case time.Minute:
-		word = "minute"
+		return "minute"
 	case time.Hour:
-		word = "hour"
+		return "hour"
 	}
-	return strconv.Itoa(r.Calls) + "/" + word
+	return r.Per.String() // no word that ParseRate takes
 }
 
 // MarshalText writes the rate as String does.

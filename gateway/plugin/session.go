@@ -282,7 +282,11 @@ func (s *Session) Key(presented []byte) (exchange.Identity, error) {
 		return exchange.Identity{}, err
 	}
 	defer s.served(ctx)
-	return s.services.Accounts.Key(ctx, presented)
+	id, err := s.services.Accounts.Key(ctx, presented)
+	if err == nil {
+		s.exchange.Presented = id.Key // what the key does not allow is refused, whatever becomes of the result
+	}
+	return id, err
 }
 
 func (s *Session) ledger() (Ledger, error) {

@@ -46,9 +46,8 @@ func (w *way) readCall(ctx context.Context) *exchange.Problem {
 	if problem != nil {
 		return problem
 	}
-	w.model = r.model(call.Model)
-	if w.model == nil {
-		return unknownModel(call.Model)
+	if w.model, problem = w.named(call.Model); problem != nil {
+		return problem
 	}
 	if call, problem = r.format.Read(r.operation, x.Request.Header, body, w.model.MaxOutput); problem != nil {
 		return problem
@@ -81,9 +80,20 @@ func (w *way) readCall(ctx context.Context) *exchange.Problem {
 	return w.targetsHaveRoom()
 }
 
-func unknownModel(name string) *exchange.Problem {
-	return &exchange.Problem{Status: 404, Code: "model_not_found", Title: "There is no such model.", Param: "model",
+// named finds a public model of the route by name. One that the caller's key does not allow is answered as one that there
+// is not: whoever is given a key for some models is not told what others there are.
+func (w *way) named(name string) (*config.Model, *exchange.Problem) {
+	allows := w.x.Identity.Allows
+	i := slices.IndexFunc(w.route.Models, func(m *config.Model) bool { return m.Name == name })
+	if i >= 0 && allows.Model(name) {
+		return w.route.Models[i], nil
+	}
+	p := &exchange.Problem{Status: 404, Code: "model_not_found", Title: "There is no such model.", Param: "model",
 		Detail: "The model " + quote(name) + " does not exist or is not served here."}
+	if allows != nil && len(allows.Models) > 0 {
+		p.Detail = "The model " + quote(name) + " does not exist, or is none of those that this API key may be used for."
+	}
+	return nil, p
 }
 
 // quote shows what a caller sent back to it, bounded.
@@ -103,6 +113,9 @@ func (w *way) list(ctx context.Context) *exchange.Problem {
 	}
 	infos := make([]provider.ModelInfo, 0, len(w.route.Models))
 	for _, m := range w.route.Models {
+		if !x.Identity.Allows.Model(m.Name) {
+			continue
+		}
 		info := provider.ModelInfo{Name: m.Name, Summary: m.Summary}
 		if p := priceAt(m, x.Start); p != nil && !p.Effective.IsZero() {
 			info.Created = p.Effective.Unix()
@@ -111,19 +124,11 @@ func (w *way) list(ctx context.Context) *exchange.Problem {
 	}
 	contentType, body, found := w.route.format.Models(infos, name)
 	if !found {
-		return unknownModel(name)
+		_, problem := w.named(name)
+		return problem
 	}
 	send(ctx, x, 200, exchange.Header{{Name: "content-type", Value: contentType}, {Name: "postern-exchange", Value: x.ID}}, body)
 	return nil
-}
-
-// model finds a public model of the route by name.
-func (r *served) model(name string) *config.Model {
-	i := slices.IndexFunc(r.Models, func(m *config.Model) bool { return m.Name == name })
-	if i < 0 {
-		return nil
-	}
-	return r.Models[i]
 }
 
 // forward takes the exchange to where its route leads.

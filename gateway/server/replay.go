@@ -33,6 +33,15 @@ func (w *way) recall(ctx context.Context) *exchange.Problem {
 	if problem != nil {
 		return problem
 	}
+	if allows := x.Identity.Allows; allows != nil && len(allows.Models) > 0 { // a reply is for those who may make the call
+		call, problem := r.format.Read(r.operation, x.Request.Header, body, 0)
+		if problem != nil {
+			return problem
+		}
+		if _, problem = w.named(call.Model); problem != nil {
+			return problem
+		}
+	}
 	path := x.Request.Path
 	if x.Request.Query != "" {
 		path += "?" + x.Request.Query

@@ -133,7 +133,14 @@ func (w *way) request(ctx context.Context) *exchange.Problem {
 				return p
 			}
 		}
-		if p := w.run.Phase(ctx, phase); p != nil {
+		p := w.run.Phase(ctx, phase)
+		if w.x.Denied != nil { // it says more than a stage can, and holds where a stage lets pass
+			p = w.x.Denied
+		}
+		if p == nil && phase == exchange.Authenticate {
+			p = w.server.storage.Accounts.Admit(w.x)
+		}
+		if p != nil {
 			return p
 		}
 	}

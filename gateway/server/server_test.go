@@ -216,30 +216,6 @@ func TestFixed(t *testing.T) {
 	}
 }
 
-func TestAdminToken(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	cfg := load(t, dir, plain)
-	first, err := AdminToken(cfg)
-	if err != nil || len(first) != 64 {
-		t.Fatal(first, err)
-	}
-	again, err := AdminToken(cfg)
-	if err != nil || again != first {
-		t.Fatal(again, err)
-	}
-	path := filepath.Join(dir, "data", "admin.token")
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v %v", info, err)
-	}
-	if err := os.WriteFile(path, []byte("short"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := AdminToken(cfg); err == nil {
-		t.Error("a token of five letters was taken")
-	}
-}
-
 // TestNewLeavesNothing: where a part can not be opened, what was opened before is closed, and a second try works.
 func TestNewLeavesNothing(t *testing.T) {
 	t.Parallel()

@@ -45,8 +45,16 @@ func (m money) Hold(ctx context.Context, x *exchange.Exchange, account, model st
 	if model == "" || model != x.Call.Model {
 		return "", exchange.Amount{}, fmt.Errorf("%w: not the model that was called", plugin.ErrNotFound)
 	}
-	hold, err := m.ledger.Hold(ctx, ledger.HoldRequest{Account: account, Exchange: x.ID, Model: model, Price: x.Call.Price, Max: *most})
+	request := ledger.HoldRequest{Account: account, Exchange: x.ID, Model: model, Price: x.Call.Price, Max: *most}
+	if x.Identity.Allows != nil { // it is a key of the gateway's own
+		request.Key, request.Cap = x.Identity.Key, x.Identity.Allows.Cap
+	}
+	hold, err := m.ledger.Hold(ctx, request)
 	if err != nil {
+		var capped *ledger.CapError
+		if errors.As(err, &capped) {
+			x.Denied = capped.Problem(m.ledger.Currency(), time.Now())
+		}
 		return "", exchange.Amount{}, moneyError(err)
 	}
 	x.Hold = hold.ID
@@ -80,7 +88,7 @@ func (m money) Release(ctx context.Context, x *exchange.Exchange, hold string) e
 
 func moneyError(err error) error {
 	switch {
-	case errors.Is(err, ledger.ErrInsufficient):
+	case errors.Is(err, ledger.ErrInsufficient), errors.Is(err, ledger.ErrCap):
 		return fmt.Errorf("%w: %w", plugin.ErrInsufficient, err)
 	case errors.Is(err, ledger.ErrAccount), errors.Is(err, ledger.ErrHold):
 		return fmt.Errorf("%w: %w", plugin.ErrNotFound, err)
