@@ -188,11 +188,17 @@ func TestAccountsAndLedger(t *testing.T) {
 		t.Errorf("keys %q and %q", key, other)
 	}
 	empty := ok(t, "account", "create", "Nobody", in)
+	var limited struct{ ID, Secret, Cap, Rate string }
+	if err := json.Unmarshal([]byte(ok(t, "account", "key", "create", acme, "-name", "limited", "-model", "large", "-model", "small", "-route", "chat", "-network", "10.0.0.0/8",
+		"-network", "192.0.2.7", "-cap", "5/day", "-rate", "60/minute", "-json", in)), &limited); err != nil || limited.Secret == "" || limited.Cap != "5.00/day" || limited.Rate != "60/minute" {
+		t.Fatalf("%+v, %v", limited, err)
+	}
 
 	reports := [][]string{
 		{"account", "list"},
 		{"account", "list", "-json"},
 		{"account", "key", "list", acme, "-json"},
+		{"account", "key", "list", acme},
 		{"ledger", "balance"},
 		{"ledger", "balance", acme, "-json"},
 		{"ledger", "entries", acme},
@@ -212,6 +218,20 @@ func TestAccountsAndLedger(t *testing.T) {
 		{1, "no such account or key", []string{"account", "key", "revoke", acme, "key_none"}},
 		{1, "", []string{"account", "create", ""}},
 		{1, "", []string{"account", "key", "create", acme, "-scope", "bad scope"}},
+		{1, "the cap", []string{"account", "key", "create", acme, "-cap", "5/year"}},
+		{1, "the rate", []string{"account", "key", "create", acme, "-rate", "60"}},
+		{1, "10.0.0.0/8", []string{"account", "key", "create", acme, "-network", "10.0.0.1/8"}},
+		{1, "model", []string{"account", "key", "create", acme, "-model", "a\tb"}},
+		{1, "nothing is to be changed", []string{"account", "key", "change", acme, limited.ID}},
+		{1, "not both", []string{"account", "key", "change", acme, limited.ID, "-cap", "1/day", "-clear", "cap"}},
+		{2, "clear", []string{"account", "key", "change", acme, limited.ID, "-clear", "name"}},
+		{1, "no such account or key", []string{"account", "key", "change", empty, limited.ID, "-name", "mine"}},
+		{1, "no such account or key", []string{"account", "key", "rotate", empty, limited.ID}},
+		{1, "longer", []string{"account", "key", "rotate", acme, limited.ID, "-overlap", "1000h"}},
+		{1, "no such account", []string{"account", "enable", "acc_none"}},
+		{1, "no such charge", []string{"account", "refund", acme, "payment-1", "-key", "t"}},
+		{1, "", []string{"account", "refund", acme, "payment-1", "-key", "t", "-amount", "much"}},
+		{2, "key", []string{"account", "refund", acme, "payment-1"}},
 		{2, "-5", []string{"ledger", "credit", acme, "-5", "-key", "k"}},
 		{1, "credit", []string{"ledger", "credit", "-key", "k", "--", acme, "-5"}},
 		{1, "credit", []string{"ledger", "credit", acme, "0", "-key", "k"}},
@@ -246,6 +266,7 @@ func TestAccountsAndLedger(t *testing.T) {
 		{"ID ", "NAME", "AVAILABLE", acme, "Acme Ltd", "active", "12.50 USD", empty, "Nobody", "0.00 USD"},
 		{`"available": "12.50"`},
 		{`"name": "laptop"`, `"short"`, `"models:list"`},
+		{"MODELS", "NETWORKS", "CAP", "laptop", "large,small", "chat", "10.0.0.0/8,192.0.2.7", "5.00/day", "60/minute", "all"},
 		{acme, "12.5", "payments", "-12.5"},
 		{`"total": "12.50"`},
 		{"credit", "12.5", "payment-1", "first"},
@@ -259,7 +280,7 @@ func TestAccountsAndLedger(t *testing.T) {
 				t.Errorf("postern %s does not say %q:\n%s", strings.Join(reports[i], " "), w, offline[i])
 			}
 		}
-		for _, secret := range []string{key, other} {
+		for _, secret := range []string{key, other, limited.Secret} {
 			if strings.Contains(offline[i], secret) {
 				t.Errorf("postern %s shows a key", strings.Join(reports[i], " "))
 			}
@@ -280,6 +301,41 @@ func TestAccountsAndLedger(t *testing.T) {
 	if out := ok(t, "ledger", "entries", acme, in); !strings.Contains(out, "charge") || !strings.Contains(out, "small") {
 		t.Errorf("entries after a call:\n%s", out)
 	}
+	if resp, body := n.post(t, c, "/v1/chat/completions", limited.Secret, hello); resp.StatusCode != 403 {
+		t.Errorf("call from elsewhere: %d %s", resp.StatusCode, body)
+	}
+	if out := ok(t, "account", "key", "change", acme, limited.ID, "-clear", "networks,rate", "-model", "small", "-cap", "1/total", "-name", "less", in); out != "changed "+limited.ID {
+		t.Errorf("change: %q", out)
+	}
+	if resp, body := n.post(t, c, "/v1/chat/completions", limited.Secret, hello); resp.StatusCode != 200 {
+		t.Errorf("call after the change: %d %s", resp.StatusCode, body)
+	}
+	next := ok(t, "account", "key", "rotate", acme, limited.ID, "-overlap", "1h", in)
+	for _, secret := range []string{limited.Secret, next} {
+		if resp, body := n.post(t, c, "/v1/chat/completions", secret, hello); resp.StatusCode != 200 {
+			t.Errorf("call after the rotation: %d %s", resp.StatusCode, body)
+		}
+	}
+	ok(t, "account", "key", "revoke", acme, limited.ID, "-json", in)
+	var charges []struct{ Ref, Kind, Amount, Key string }
+	if err := json.Unmarshal([]byte(ok(t, "ledger", "entries", acme, "-json", in)), &charges); err != nil || charges[2].Kind != "charge" || charges[2].Key != limited.ID {
+		t.Fatalf("%+v, %v", charges, err)
+	}
+	if out := ok(t, "account", "refund", acme, charges[2].Ref, "-key", "ticket-1", "-note", "cut off", in); !strings.HasPrefix(out, "refunded "+charges[2].Amount+", balance ") {
+		t.Errorf("refund: %q", out)
+	}
+	if errs := fails(t, 1, "account", "refund", acme, charges[2].Ref, "-key", "ticket-2", in); !strings.Contains(errs, "more than the charge") {
+		t.Errorf("a second refund: %q", errs)
+	}
+	if out := ok(t, "account", "disable", acme, in); out != acme+" is disabled" {
+		t.Errorf("disable: %q", out)
+	}
+	if resp, _ := n.post(t, c, "/v1/chat/completions", key, hello); resp.StatusCode != 401 {
+		t.Errorf("call for a disabled account: %d", resp.StatusCode)
+	}
+	if out := ok(t, "account", "enable", acme, in); out != acme+" is active" {
+		t.Errorf("enable: %q", out)
+	}
 	late := ok(t, "account", "key", "create", empty, in)
 	if resp, _ := n.post(t, c, "/v1/chat/completions", late, hello); resp.StatusCode != 402 {
 		t.Errorf("call without money: %d", resp.StatusCode)
@@ -289,7 +345,7 @@ func TestAccountsAndLedger(t *testing.T) {
 		t.Errorf("call after a credit: %d %s", resp.StatusCode, body)
 	}
 	var keys []struct{ ID, Name, Revoked string }
-	if err := json.Unmarshal([]byte(ok(t, "account", "key", "list", acme, "-json", in)), &keys); err != nil || len(keys) != 2 {
+	if err := json.Unmarshal([]byte(ok(t, "account", "key", "list", acme, "-json", in)), &keys); err != nil || len(keys) != 3 {
 		t.Fatal(err, keys)
 	}
 	for _, k := range keys {
@@ -318,7 +374,7 @@ func TestAccountsAndLedger(t *testing.T) {
 			}
 		}
 	}
-	for _, secret := range []string{key, other, late, "jane@example.com", "Acme"} {
+	for _, secret := range []string{key, other, late, limited.Secret, next, "jane@example.com", "Acme"} {
 		if strings.Contains(g.log.String(), secret) {
 			t.Errorf("the log holds %q", secret)
 		}

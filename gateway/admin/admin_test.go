@@ -178,7 +178,8 @@ func problemIn(t *testing.T, w *httptest.ResponseRecorder, status int, code stri
 
 var calls = []string{
 	"GET /v1/status", "GET /v1/config", "GET /v1/plugins", "GET /v1/upstreams", "GET /v1/overload", "POST /v1/reload", "GET /metrics",
-	"GET /v1/accounts", "POST /v1/accounts", "GET /v1/accounts/a", "POST /v1/accounts/a/disable", "GET /v1/accounts/a/keys",
+	"GET /v1/accounts", "POST /v1/accounts", "GET /v1/accounts/a", "POST /v1/accounts/a/disable", "POST /v1/accounts/a/enable", "GET /v1/accounts/a/keys",
+	"PATCH /v1/accounts/a/keys/k", "POST /v1/accounts/a/keys/k/rotate", "POST /v1/accounts/a/refunds",
 	"POST /v1/accounts/a/keys", "DELETE /v1/accounts/a/keys/k", "GET /v1/accounts/a/balance", "POST /v1/accounts/a/credits",
 	"GET /v1/accounts/a/entries", "GET /v1/ledger", "GET /v1/ledger/verify",
 }
@@ -220,7 +221,7 @@ func TestUnknown(t *testing.T) {
 		problemIn(t, o.do(t, "BREW", path, ""), 404, "no_such_call")
 	}
 	for call, allow := range map[string]string{
-		"PUT /v1/accounts": "GET, POST", "DELETE /v1/ledger": "GET", "GET /v1/reload": "POST", "GET /v1/accounts/a/keys/k": "DELETE", "POST /metrics": "GET", "POST /health": "GET",
+		"PUT /v1/accounts": "GET, POST", "DELETE /v1/ledger": "GET", "GET /v1/reload": "POST", "GET /v1/accounts/a/keys/k": "PATCH, DELETE", "GET /v1/accounts/a/refunds": "POST", "POST /metrics": "GET", "POST /health": "GET",
 	} {
 		method, path, _ := strings.Cut(call, " ")
 		w := o.do(t, method, path, "")
