@@ -137,3 +137,23 @@ func TestOperate(t *testing.T) {
 		t.Error(out)
 	}
 }
+
+// TestReadmeKeys does what the README's section about keys says.
+func TestReadmeKeys(t *testing.T) {
+	t.Parallel()
+	d := demonstrate(t)
+	first, second := blockWith(t, "README.md", "sh", "account key create"), blockWith(t, "README.md", "sh", "account key rotate")
+	out := strings.Split(strings.TrimSpace(d.must(t, first)), "\n")
+	if len(out) != 4 || out[0] != "credited 20.00, balance 20.00" || !strings.HasPrefix(out[1], "pstn_") || !regexp.MustCompile(`ci .* small .* chat,models .* 10\.0\.0\.0/8 .* 5\.00/day .* 60/minute `).MatchString(out[3]) {
+		t.Fatalf("%q", out)
+	}
+	account := `account=$(bin/postern account list -json | grep -B1 '"name": "Acme Ltd"' | grep -o 'acct_[a-z0-9]*')` + "\n"
+	out = strings.Split(strings.TrimSpace(d.must(t, account+second)), "\n")
+	if len(out) != 3 || !strings.HasPrefix(out[0], "changed key_") || !strings.HasPrefix(out[1], "pstn_") || out[2] != strings.Replace(out[0], "changed", "revoked", 1) {
+		t.Fatalf("%q", out)
+	}
+	list := d.must(t, account+`bin/postern account key list "$account"`)
+	if !regexp.MustCompile(`ci, east .* all .* 50\.00/month .* - `).MatchString(list) || strings.Contains(list, "pstn_") {
+		t.Error(list)
+	}
+}
