@@ -27,14 +27,14 @@ var layers = [][]string{
 	{"gateway/admin", "gateway/console", "gateway/project", "sdk/plugintest", "plugins/redact/placeholder"},
 	{"gateway/server", "gateway/fleet", "gateway/project/trial", "plugins/redact/detect"},
 	{"gateway/policy", "gateway/explain", "gateway/project/world", "gateway/proxy", "gateway/plugin/abi1", "gateway/plugin/proxywasm"},
-	{"gateway/upstream", "gateway/plugin", "gateway/fetch", "gateway/ledger", "gateway/replay", "gateway/account", "gateway/privacy", "gateway/listener"},
+	{"gateway/upstream", "gateway/plugin", "gateway/fetch", "gateway/ledger", "gateway/replay", "gateway/account", "gateway/listener"},
 	{"gateway/plugin/code", "gateway/plugin/shared", "gateway/desync"},
 	{"gateway/config", "gateway/ledger/record", "gateway/carrier", "gateway/provider/openai", "gateway/provider/providertest"},
-	{"gateway/notation", "gateway/desync/origin"},
-	{"gateway/variable", "gateway/plugin/bundle"},
+	{"gateway/notation", "gateway/desync/origin", "gateway/privacy/notice"},
+	{"gateway/variable", "gateway/plugin/bundle", "gateway/privacy"},
 	{"sdk/go", "gateway/plugin/admission", "gateway/plugin/wasmtest", "gateway/expr", "gateway/schema", "gateway/provider", "gateway/http1", "gateway/http2", "gateway/certificate", "gateway/pool", "gateway/overload", "gateway/state/badger", "gateway/state/memory", "gateway/state/statetest"},
 	{"gateway/route", "gateway/caller", "gateway/manifest", "gateway/plugin/body", "gateway/attribute", "gateway/fetch/origin", "gateway/http1/client"},
-	{"sdk", "sdk/abi", "sdk/go/json", "sdk/go/field", "gateway/plugin/lines", "gateway/exchange", "gateway/secret", "gateway/state", "gateway/telemetry", "gateway/bench/wire", "gateway/bench/peer", "gateway/bench/record"},
+	{"sdk", "sdk/abi", "sdk/go/json", "sdk/go/field", "gateway/plugin/lines", "gateway/exchange", "gateway/secret", "gateway/state", "gateway/telemetry", "gateway/privacy/field", "gateway/bench/wire", "gateway/bench/peer", "gateway/bench/record"},
 }
 
 // reasons is every direct dependency with the one reason it is there.

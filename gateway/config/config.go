@@ -6,7 +6,6 @@ package config
 import (
 	"cmp"
 	"net/netip"
-	"net/url"
 	"runtime"
 	"slices"
 	"time"
@@ -17,7 +16,9 @@ import (
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/expr"
 	"github.com/postern-gateway/postern/gateway/manifest"
+	"github.com/postern-gateway/postern/gateway/notation"
 	"github.com/postern-gateway/postern/gateway/overload"
+	"github.com/postern-gateway/postern/gateway/privacy"
 	"github.com/postern-gateway/postern/gateway/route"
 	"github.com/postern-gateway/postern/gateway/secret"
 	"github.com/postern-gateway/postern/sdk/abi"
@@ -30,7 +31,8 @@ type Config struct {
 	Gateway   Gateway
 	State     State
 	Ledger    Ledger
-	Admin     *Admin // nil: no admin listener
+	Privacy   *privacy.Policy // never nil; checked against all that follows
+	Admin     *Admin          // nil: no admin listener
 	Telemetry Telemetry
 	Listeners []*Listener // in file order, like everything below
 	Plugins   []*Plugin
@@ -236,16 +238,13 @@ type Upstream struct {
 	Retry     Retry
 	Health    Health
 	Pool      UpstreamPool
-	Overload  overload.Bounds // of requests waiting for its answer; the zero value limits nothing
-	Shares    []string        // data classes it may receive
+	Overload  overload.Bounds  // of requests waiting for its answer; the zero value limits nothing
+	Provider  privacy.Provider // whoever is behind it
 	Range     hcl.Range
 }
 
 // Endpoint is one address of an upstream.
-type Endpoint struct {
-	URL    *url.URL // scheme http or https, host, optional base path; no query, no user
-	Weight int      // default 1, 0 to 1000; used by weighted
-}
+type Endpoint = notation.Endpoint
 
 // UpstreamHeader is a header set on every request to an upstream, over whatever the client sent. Value may be secret
 // and is never printed.

@@ -8,6 +8,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/manifest"
 	"github.com/postern-gateway/postern/gateway/notation"
 	"github.com/postern-gateway/postern/gateway/plugin/admission"
+	"github.com/postern-gateway/postern/gateway/privacy"
 	"github.com/postern-gateway/postern/gateway/provider"
 	"github.com/postern-gateway/postern/gateway/schema"
 	"github.com/postern-gateway/postern/gateway/state"
@@ -49,6 +50,7 @@ type loader struct {
 	*notation.Reader // evaluates, reads, and collects what is wrong
 	opt              Options
 	config           *Config
+	facts            privacy.Facts // what was read so far makes the program do with personal data
 
 	main, policy, test *schema.Block // what stands in the three kinds of file
 
@@ -93,6 +95,7 @@ func load(f *schema.Findings, opt Options) (*Config, schema.Sources, hcl.Diagnos
 	l.modelBlocks()
 	l.policyBlocks()
 	l.routeBlocks()
+	l.privacy()
 	l.testBlocks()
 	if !l.Diags.HasErrors() {
 		l.unused() // after an error, what looks unused is often only misspelt

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
 	"net/url"
@@ -11,6 +12,8 @@ import (
 	"github.com/hashicorp/hcl/v2/hcldec"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/postern-gateway/postern/gateway/privacy"
+	"github.com/postern-gateway/postern/gateway/privacy/field"
 	"github.com/postern-gateway/postern/gateway/schema"
 )
 
@@ -42,9 +45,12 @@ func (l *loader) leaves(blocks hcl.Blocks) {
 
 	s = one("ledger")
 	l.config.Ledger = Ledger{Currency: s.Text("currency"), HoldTTL: s.Span("hold_ttl"), Retain: s.Span("retain"), Range: s.At}
+	l.facts.Stores = append(l.facts.Stores, privacy.Storing{Feature: field.Ledger, Keep: cmp.Or(l.config.Ledger.Retain, privacy.Forever), At: s.Where("retain")})
 	if !currencyPattern.MatchString(l.config.Ledger.Currency) {
 		l.Errorf(s.Where("currency"), "Invalid currency", "currency must be an ISO 4217 code of three capital letters, such as \"USD\".")
 	}
+
+	l.config.Privacy = privacy.Read(l.Findings, one("privacy"), l.upstreams.Names(), l.plugins.Names())
 
 	if s = one("admin"); s.Given {
 		l.admin(s)
@@ -56,6 +62,7 @@ func (l *loader) leaves(blocks hcl.Blocks) {
 		LogLevel: log.Word("level"), LogFormat: log.Word("format"), AccessLog: log.Flag("access"), Metrics: s.Flag("metrics"),
 		TraceEndpoint: traces.Text("endpoint"), TraceRatio: traces.Ratio("ratio"), Range: s.At,
 	}
+	l.facts.LogAt, l.facts.TracesAt = log.Where("access"), traces.Where("endpoint")
 	if t := l.config.Telemetry.TraceEndpoint; t != "" {
 		if u, err := url.Parse(t); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 			l.Errorf(traces.Where("endpoint"), "Invalid URL", "endpoint must be an http or https URL, such as \"http://127.0.0.1:4318\".")

@@ -11,6 +11,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/expr"
 	"github.com/postern-gateway/postern/gateway/overload"
+	"github.com/postern-gateway/postern/gateway/privacy"
 	"github.com/postern-gateway/postern/gateway/schema"
 )
 
@@ -41,6 +42,7 @@ func (l *loader) routeBlocks() {
 		r.Pattern = l.Pattern(s)
 		l.destination(n, s)
 		l.chain(r)
+		l.facts.Ways = append(l.facts.Ways, privacy.Way{Route: r.Name, At: r.Range, ReplayAt: s.Where("replay")})
 	}
 	l.ambiguous()
 }

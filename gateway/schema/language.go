@@ -8,7 +8,7 @@ const MainFile = "config.hcl"
 // Main is what stands in config.hcl.
 func Main() *Block {
 	return &Block{Name: MainFile, Blocks: []Block{
-		gatewayBlock(), variableBlock(), localsBlock(), secretBlock(), stateBlock(), ledgerBlock(), adminBlock(),
+		gatewayBlock(), variableBlock(), localsBlock(), secretBlock(), stateBlock(), ledgerBlock(), privacyBlock(), adminBlock(),
 		telemetryBlock(), listenerBlock(), pluginBlock(), upstreamBlock(), modelBlock(), routeBlock(),
 	}}
 }
@@ -113,15 +113,14 @@ func minVersion() Argument {
 
 func upstreamBlock() Block {
 	return Block{Name: "upstream", Labels: []string{"name"}, Repeat: true, Summary: "Where requests are forwarded.",
-		Arguments: []Argument{
+		Arguments: append([]Argument{
 			{Name: "endpoints", Kind: Endpoints, Required: true, Summary: "Addresses: URLs such as `\"https://api.openai.com\"`, or `{ url = \"...\", weight = 3 }` with a weight from 0 to 1000. A path in a URL goes before the request's."},
 			{Name: "format", Kind: Word, Summary: "Provider format it speaks, such as `openai`. Models need it."},
 			{Name: "protocol", Kind: Word, Preset: "http1", Words: []string{"http1", "http2", "http3", "auto"}, Summary: "What is spoken with it; `auto` negotiates by TLS. http3 needs https endpoints."},
 			{Name: "balance", Kind: Word, Preset: "round_robin", Words: []string{"round_robin", "least_request", "weighted", "consistent_hash"}, Summary: "How an endpoint is chosen."},
 			{Name: "hash_on", Kind: Expression, Summary: "With `consistent_hash`: the text that is hashed, such as `identity.account`."},
 			{Name: "headers", Kind: Table, Secret: true, Summary: "Set on every request, over whatever the client sent."},
-			{Name: "shares", Kind: Texts, Summary: "Data classes it may receive."},
-		},
+		}, providerArguments()...),
 		Blocks: []Block{
 			{Name: "tls", Summary: "Protects connections to https endpoints. Certificates are always verified.", Arguments: []Argument{
 				{Name: "ca", Kind: Path, Summary: "PEM file of the only roots trusted; else the system's."},

@@ -23,6 +23,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/listener"
 	"github.com/postern-gateway/postern/gateway/overload"
 	"github.com/postern-gateway/postern/gateway/plugin"
+	"github.com/postern-gateway/postern/gateway/privacy/notice"
 	"github.com/postern-gateway/postern/gateway/provider"
 	"github.com/postern-gateway/postern/gateway/proxy"
 	"github.com/postern-gateway/postern/gateway/replay"
@@ -111,6 +112,9 @@ func New(ctx context.Context, c Config, cfg *config.Config) (_ *Server, err erro
 		return nil, err
 	}
 	undo = append(undo, func(ctx context.Context) error { return first.close(ctx, nil) })
+	if err := s.Policies().Keep(ctx, cfg.Privacy); err != nil {
+		return nil, err
+	}
 	s.accessLog.Store(cfg.Telemetry.AccessLog)
 	s.current.Store(first)
 	s.telemetry.Metrics.Plugins(s.pluginStates)
@@ -126,6 +130,9 @@ func New(ctx context.Context, c Config, cfg *config.Config) (_ *Server, err erro
 	s.telemetry.Log.InfoContext(ctx, "serving", "listeners", strings.Join(s.addresses(), " "))
 	return s, nil
 }
+
+// Policies are the versions of the privacy policy that were ever in a configuration it ran with.
+func (s *Server) Policies() *notice.Archive { return &notice.Archive{Store: s.storage.Store} }
 
 // newID mints an exchange's id: node, boot, sequence.
 func (s *Server) newID() string { return s.boot + strconv.FormatUint(s.sequence.Add(1), 36) }
@@ -172,6 +179,9 @@ func (s *Server) apply(ctx context.Context, cfg *config.Config) error {
 	next, err := s.build(ctx, cfg, old)
 	if err != nil {
 		return err
+	}
+	if err := s.Policies().Keep(ctx, cfg.Privacy); err != nil {
+		return errors.Join(err, next.close(ctx, old))
 	}
 	// A listener that is new must find its routes, one that goes may not lose them: while the sockets are reconciled, both
 	// are there.

@@ -187,7 +187,7 @@ func (u *Upstream) Serves(cfg *config.Upstream) bool {
 	same := a.Name == b.Name && a.Format == b.Format && a.Protocol == b.Protocol && a.Balance == b.Balance && source(a) == source(b) &&
 		a.TLS == b.TLS && a.Timeouts == b.Timeouts && a.Health == b.Health && a.Pool == b.Pool &&
 		a.Retry.Attempts == b.Retry.Attempts && a.Retry.Budget == b.Retry.Budget && a.Retry.Backoff == b.Retry.Backoff &&
-		slices.Equal(a.Retry.On, b.Retry.On) && slices.Equal(a.Headers, b.Headers) && slices.Equal(a.Shares, b.Shares) &&
+		slices.Equal(a.Retry.On, b.Retry.On) && slices.Equal(a.Headers, b.Headers) && a.Provider.Equal(&b.Provider) &&
 		slices.EqualFunc(a.Endpoints, b.Endpoints, func(x, y config.Endpoint) bool {
 			return x.Weight == y.Weight && x.URL.String() == y.URL.String()
 		})
