@@ -30,6 +30,29 @@ ledger {
   retain   = "400d"
 }
 
+# The privacy policy. Everything personal that this configuration makes the program store, log, show to a plugin or share
+# belongs to a data class, or it does not load: `postern privacy report` shows all of it, `postern privacy page` the policy.
+privacy {
+  version   = "1"
+  effective = "2026-01-01"
+  contact   = "privacy@example.com"
+  operator  = "Example Ltd"
+
+  data_class "content" {
+    summary    = { en = "What you send to a model and what it answers.", zh = "您发送给模型的内容与模型的输出。" }
+    purpose    = [deliver]
+    basis      = contract
+    retention  = "24h"
+    recipients = [upstream.sandbox]
+  }
+
+  data_class "billing" {
+    purpose   = [bill]
+    basis     = legal_obligation
+    retention = "400d"
+  }
+}
+
 admin {
   address = var.admin
 }
@@ -86,6 +109,12 @@ upstream "sandbox" {
   format    = openai
   endpoints = [var.sandbox]
   balance   = least_request
+
+  # What it may receive, and what its provider does with that.
+  shares    = [content]
+  recipient = "the built-in sandbox"
+  retention = "0d"
+  training  = false
 
   timeouts {
     connect    = "2s"

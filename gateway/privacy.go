@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"text/tabwriter"
+	"time"
 
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/privacy/field"
@@ -50,7 +51,7 @@ func (c *privacyPage) Run(a *App) error {
 	if err != nil {
 		return err
 	}
-	page := edition.Page(c.Lang, notice.Standing{State: notice.Announced})
+	page := edition.Page(c.Lang, notice.StandingOf([]*notice.Edition{edition}, edition.Version, time.Now()))
 	out := page.Text
 	if c.HTML {
 		out = string(page.HTML)

@@ -117,6 +117,8 @@ var exercised = map[string]string{
 	"bin/postern validate":                                                                                 "TestReadme",
 	"bin/postern explain POST /v1/chat/completions":                                                        "TestReadme",
 	"bin/postern reload":                                                                                   "TestReadme",
+	"bin/postern privacy report":                                                                           "TestReadme",
+	"bin/postern privacy page --lang zh":                                                                   "TestReadme",
 
 	`curl -sS "$POSTERN_ADMIN/ready"`: "TestOperate",
 	`curl -sS -H "Authorization: Bearer $(cat data/admin.token)" "$POSTERN_ADMIN/v1/status"`: "TestOperate",
@@ -411,6 +413,13 @@ func TestReadme(t *testing.T) {
 	books := d.must(t, blockWith(t, "README.md", "sh", "ledger verify"))
 	if !strings.Contains(books, "demo") || !strings.Contains(books, "9.99") || !strings.Contains(books, "it adds up") {
 		t.Error(books)
+	}
+
+	policy := d.must(t, blockWith(t, "README.md", "sh", "privacy report"))
+	for _, want := range []string{"privacy policy version 1", "upstream.sandbox receives prompt", "隐私政策", "版本 1", "不会用于训练模型"} {
+		if !strings.Contains(policy, want) {
+			t.Errorf("no %q in:\n%s", want, policy)
+		}
 	}
 
 	// The text that the README says to change, and what it says to write.

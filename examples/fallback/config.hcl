@@ -9,6 +9,18 @@ state "badger" {
   dir = "data"
 }
 
+# Both providers get what customers send; the policy page names them. One that trained on it would need basis = consent here.
+privacy {
+  version   = "2026-1"
+  effective = "2026-01-01"
+  contact   = "https://example.com/contact"
+
+  data_class "content" {
+    retention  = "30d"
+    recipients = [upstream.first, upstream.second]
+  }
+}
+
 listener "public" {
   address   = var.listen
   protocols = [http1, http2, http3]
@@ -43,6 +55,10 @@ secret "second" {
 upstream "first" {
   format    = openai
   endpoints = ["http://127.0.0.1:9001"]
+  recipient = "First Models Ltd"
+  shares    = [content]
+  retention = "0d"
+  training  = false
 
   headers = {
     authorization = "Bearer ${secret.first}"
@@ -52,6 +68,10 @@ upstream "first" {
 upstream "second" {
   format    = openai
   endpoints = ["http://127.0.0.1:9002"]
+  recipient = "Second Models Inc"
+  shares    = [content]
+  retention = "30d"
+  training  = false
 
   headers = {
     authorization = "Bearer ${secret.second}"

@@ -162,6 +162,9 @@ func (c *collector) step(w *Way, s *Step) {
 	s.Fields = slices.DeleteFunc(slices.Compact(s.Fields), func(name string) bool { return name == "" })
 	for _, name := range s.Fields {
 		c.add(Use{Field: name, Act: Shows, By: "plugin." + s.Plugin, Route: w.Route, At: s.At})
+		if slices.Contains(s.Grants, "state") || slices.Contains(s.Grants, "cache") {
+			c.add(Use{Field: name, Act: Stores, By: "plugin." + s.Plugin, Route: w.Route, At: s.At}) // it may: a rate limit's key, say
+		}
 		for _, to := range s.Asks {
 			if !strings.HasPrefix(to, "upstream.") {
 				to = "plugin." + s.Plugin

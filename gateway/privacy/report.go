@@ -172,7 +172,7 @@ func (r *Report) Text() string {
 	for _, c := range r.Classes {
 		say("\nclass %s: %s", c.Name, c.Summary.En)
 		say("  for %s, on the basis of %s, kept %s", join(c.Purposes), strings.ReplaceAll(string(c.Basis), "_", " "), c.Kept)
-		say("  recipients: %s", none(c.Recipients))
+		say("  recipients: %s", none(c.Recipients, "nobody"))
 		for _, f := range c.Fields {
 			say("  %s: %s", f.Name, f.About.En)
 		}
@@ -186,10 +186,10 @@ func (r *Report) Text() string {
 	for _, p := range r.Routes {
 		say("\nroute %s: %s", p.Route, p.Pattern)
 		for _, s := range p.Stages {
-			say("  %s sees %s%s", s.Name, none(s.Fields), s.remarks())
+			say("  %s sees %s%s", s.Name, none(s.Fields, "nothing"), s.remarks())
 		}
 		for _, u := range p.To {
-			say("  %s receives %s", u.Name, none(u.Fields))
+			say("  %s receives %s", u.Name, none(u.Fields, "nothing"))
 		}
 		if len(p.To) == 0 {
 			say("  the gateway answers, nothing goes further")
@@ -224,9 +224,9 @@ func (s *Stage) remarks() string {
 	return text
 }
 
-func none(list []string) string {
+func none(list []string, word string) string {
 	if len(list) == 0 {
-		return "nothing"
+		return word
 	}
 	return strings.Join(list, ", ")
 }

@@ -14,6 +14,7 @@ type section struct {
 	Title      string
 	Paragraphs []string
 	Table      *table
+	Notes      []string // paragraphs below the table
 }
 
 // table has a row for each class or provider; the first cell names it.
@@ -32,11 +33,20 @@ func (w *writer) text(en, zh string) string { return field.Text{En: en, Zh: zh}.
 
 func (w *writer) open(en, zh string) { w.list = append(w.list, section{Title: w.text(en, zh)}) }
 
-// say adds a sentence. Its arguments stand in both languages in the same order.
+// say adds a sentence, below the section's table if it has one already. Its arguments stand in both languages in the same
+// order.
 func (w *writer) say(en, zh string, arguments ...any) {
 	s := &w.list[len(w.list)-1]
-	s.Paragraphs = append(s.Paragraphs, fmt.Sprintf(w.text(en, zh), arguments...))
+	sentence := fmt.Sprintf(w.text(en, zh), arguments...)
+	if s.Table != nil {
+		s.Notes = append(s.Notes, sentence)
+		return
+	}
+	s.Paragraphs = append(s.Paragraphs, sentence)
 }
+
+// show gives the section its table.
+func (w *writer) show(t *table) { w.list[len(w.list)-1].Table = t }
 
 // enumerate joins names as the language does.
 func (w *writer) enumerate(names []string) string { return strings.Join(names, w.text(", ", "、")) }
@@ -90,9 +100,9 @@ func (s *Statement) collected(w *writer) {
 		for _, f := range c.Fields {
 			fields = append(fields, f.About.In(w.lang))
 		}
-		t.Rows = append(t.Rows, []string{w.class(c.Name), c.Summary.In(w.lang), w.enumerate(fields)})
+		t.Rows = append(t.Rows, []string{w.class(c.Name), c.Summary.In(w.lang), strings.Join(fields, w.text("; ", "；"))})
 	}
-	w.list[len(w.list)-1].Table = t
+	w.show(t)
 	w.say("Nothing else is stored, logged or passed on. Sensitive data are not asked for.", "除此之外，我们不存储、不记录、也不转交其他数据。我们不会主动索取敏感个人信息。")
 	if content := []string{"prompt", "reference_image", "output"}; s.uses("prompt") && !s.did(privacy.Logs, content...) {
 		w.say("The service writes no prompts, images or outputs to its own logs.", "服务自身的日志不记录提示词、图片或输出内容。")
@@ -111,7 +121,7 @@ func (s *Statement) used(w *writer) {
 		}
 		t.Rows = append(t.Rows, []string{w.class(c.Name), w.enumerate(purposes), bases(c.Basis).In(w.lang)})
 	}
-	w.list[len(w.list)-1].Table = t
+	w.show(t)
 	w.say("There are no other purposes.", "除此之外没有其他用途。")
 	if communicates {
 		w.say("You hear news from us only if you have agreed to it, and you can withdraw that at any time.", "仅在您同意后，我们才会向您发送资讯；您可以随时撤回同意。")
@@ -151,7 +161,6 @@ func (s *Statement) shared(w *writer) {
 		w.say("They are shared with nobody.", "我们不与任何人共享个人数据。")
 		return
 	}
-	w.say("Only the following receive data, and only the classes named:", "仅下列接收方会收到数据，且仅限所列类别：")
 	t := &table{Head: []string{w.text("Recipient", "接收方"), w.text("Receives", "接收的数据"), w.text("Keeps it", "保存期限"), w.text("Trains models on it", "是否用于训练模型")}}
 	for _, p := range s.Providers {
 		var classes []string
@@ -174,7 +183,8 @@ func (s *Statement) shared(w *writer) {
 		t.Rows = append(t.Rows, []string{p.Name, w.enumerate(classes), keeps, training})
 	}
 	if len(t.Rows) > 0 {
-		w.list[len(w.list)-1].Table = t
+		w.say("Only the following receive data, and only the classes named:", "仅下列接收方会收到数据，且仅限所列类别：")
+		w.show(t)
 	}
 	if s.Fetches {
 		w.say("To find out who calls, the service may ask other services that it is configured to trust.", "为确认调用者身份，服务可能会向其配置信任的其他服务查询。")
@@ -202,7 +212,7 @@ func (s *Statement) kept(w *writer) {
 		}
 		t.Rows = append(t.Rows, []string{w.class(c.Name), keeps})
 	}
-	w.list[len(w.list)-1].Table = t
+	w.show(t)
 	if s.uses("replay.reply") || s.uses("plugin.cache") {
 		w.say("Replies may be cached for a short time, apart for each account, so that the same request gets the same answer.", "应答可能会被短暂缓存，各账户相互隔离，以便相同请求获得相同应答。")
 	}
@@ -220,7 +230,10 @@ func (s *Statement) rights(w *writer) {
 func plain(sections []section) string {
 	var b strings.Builder
 	for _, s := range sections {
-		fmt.Fprintf(&b, "\n%s\n\n", s.Title)
+		fmt.Fprintf(&b, "\n%s\n", s.Title)
+		if len(s.Paragraphs) > 0 {
+			b.WriteString("\n")
+		}
 		for _, p := range s.Paragraphs {
 			b.WriteString(p + "\n")
 		}
@@ -231,6 +244,12 @@ func plain(sections []section) string {
 					fmt.Fprintf(&b, "  %s: %s\n", s.Table.Head[i+1], cell)
 				}
 			}
+		}
+		if len(s.Notes) > 0 {
+			b.WriteString("\n")
+		}
+		for _, n := range s.Notes {
+			b.WriteString(n + "\n")
 		}
 	}
 	return b.String()
