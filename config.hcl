@@ -46,6 +46,12 @@ privacy {
     recipients = [upstream.sandbox]
   }
 
+  # With header.* a plugin may see any header; without it each one it sees has to be named, as "header.x-team".
+  data_class "device" {
+    fields    = ["client_address", "client_program", "client_page", "header.other", "header.*"]
+    retention = "30d"
+  }
+
   data_class "billing" {
     purpose   = [bill]
     basis     = legal_obligation

@@ -5,6 +5,7 @@ package privacy
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -119,15 +120,22 @@ func (p *Policy) Class(name string) *Class {
 }
 
 // ClassOf is the class that a field belongs to, or nil. Without a privacy block a header or attribute that no class names
-// belongs where header.other and attribute.other do; with one it has to be named.
+// belongs where header.other and attribute.other do; with one it has to be named, or a class has to say header.* or
+// attribute.*.
 func (p *Policy) ClassOf(name string) *Class {
-	for _, c := range p.Classes {
-		if slices.Contains(c.Fields, name) {
-			return c
+	list := []string{name}
+	if other := rest(name); other != "" && other != name {
+		if p.Written {
+			other = strings.TrimSuffix(other, "other") + "*"
 		}
+		list = append(list, other)
 	}
-	if other := rest(name); !p.Written && other != "" && other != name {
-		return p.ClassOf(other)
+	for _, name := range list {
+		for _, c := range p.Classes {
+			if slices.Contains(c.Fields, name) {
+				return c
+			}
+		}
 	}
 	return nil
 }
@@ -142,7 +150,7 @@ func (p *Policy) Names() []string {
 }
 
 // Consents are the classes of which an upstream may receive something only with the consent of the person it is about:
-// those on that basis, and all where the provider trains models.
+// where the provider trains models, that is all of them, or the configuration does not load.
 func (p *Policy) Consents(upstream string) []string {
 	var list []string
 	for _, u := range p.Uses {

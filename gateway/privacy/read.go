@@ -16,7 +16,7 @@ import (
 
 var (
 	versionPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$`)
-	ownPattern     = regexp.MustCompile("^(header\\.[a-z0-9!#$%&'*+.^_`|~-]{1,100}|attribute\\.[A-Za-z][A-Za-z0-9_-]*\\.[^\\x00-\\x20\"]{1,200})$")
+	ownPattern     = regexp.MustCompile("^(header\\.[a-z0-9!#$%&'*+.^_`|~-]{1,100}|attribute\\.\\*|attribute\\.[A-Za-z][A-Za-z0-9_-]*\\.[^\\x00-\\x20\"]{1,200})$")
 )
 
 const mustFields = "a list of texts in quotes"

@@ -13,7 +13,7 @@ func privacyBlock() Block {
 			Summary: "A class of personal data. The classes `account`, `security`, `device`, `usage`, `billing`, `content`, `creation` and `support` are there without being written; what is written of one of them stands in the place of what is built in. A class of another name needs all arguments but `recipients`.",
 			Arguments: []Argument{
 				{Name: "summary", Kind: Table, Summary: "What it is, for those it is about: `{ en = \"...\", zh = \"...\" }`."},
-				{Name: "fields", Kind: Texts, Summary: "The fields it holds, by the names that `postern privacy fields` lists. `header.NAME` and `attribute.PLUGIN.NAME` are fields too."},
+				{Name: "fields", Kind: Texts, Summary: "The fields it holds, by the names that `postern privacy fields` lists. `header.NAME` and `attribute.PLUGIN.NAME` are fields too; `header.*` and `attribute.*` are all of them that no class names."},
 				{Name: "purpose", Kind: Words, Words: []string{"deliver", "authenticate", "bill", "defend", "improve", "communicate"}, Summary: "What it is used for; `communicate` needs `basis = consent`."},
 				{Name: "retention", Kind: Span, Min: "1m", Max: "36500d", Zero: true, Summary: "How long it is kept at most; 0: for as long as the account exists. A feature that keeps a field of it longer is refused."},
 				{Name: "recipients", Kind: References, Summary: "Upstreams, and plugins that may fetch, that may receive it; without it, all that `shares` allows."},
