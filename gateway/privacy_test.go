@@ -251,7 +251,7 @@ func partsOf(t *testing.T, list []*pkg, dir, name string) (out []string) {
 				}
 				for _, part := range st.Fields.List {
 					if part.Names == nil {
-						out = append(out, partsOf(t, list, dir, lastName(part.Type))...)
+						out = append(out, embedded(t, list, dir, part.Type)...)
 					}
 					for _, n := range part.Names {
 						out = append(out, name+"."+n.Name)
@@ -264,6 +264,27 @@ func partsOf(t *testing.T, list []*pkg, dir, name string) (out []string) {
 		t.Errorf("there is no %s.%s", dir, name)
 	}
 	return out
+}
+
+// embedded are the parts of an embedded struct. One of another package is a place of its own: "gateway/exchange" and
+// "Allowance" have to be in the register as exchange.Allowance.
+func embedded(t *testing.T, list []*pkg, dir string, e ast.Expr) []string {
+	t.Helper()
+	sel, other := e.(*ast.SelectorExpr)
+	if !other {
+		return partsOf(t, list, dir, lastName(e))
+	}
+	from := "exchange" // the only package so far whose structs are parts of records
+	if lastName(sel.X) != from {
+		t.Errorf("%s embeds %s.%s: this test does not know where that is", dir, lastName(sel.X), sel.Sel.Name)
+		return nil
+	}
+	for _, part := range partsOf(t, list, "gateway/"+from, sel.Sel.Name) {
+		if _, known := field.OfRecord(from + "." + part); !known {
+			t.Errorf("%s.%s is stored as a part of a record of %s and stands in no list of gateway/privacy/field", from, part, dir)
+		}
+	}
+	return nil
 }
 
 // TestRegister: names are told apart, belong to a built-in class and are described in both languages; nothing stands in two fields.
