@@ -107,6 +107,9 @@ func New(c Config) *Chain {
 // Filters reports whether the chain looks at response bodies, so that they must come uncompressed.
 func (c *Chain) Filters() bool { return c.filters }
 
+// Runs reports whether the chain has a stage at a phase.
+func (c *Chain) Runs(phase exchange.Phase) bool { return len(c.phases[phase]) > 0 }
+
 // Run is one exchange on its way through a chain.
 type Run struct {
 	chain    *Chain
@@ -165,6 +168,9 @@ func (r *Run) carry(s *stage) []byte {
 // Phase runs the stages of one phase before the response. A *exchange.Problem answers the client; nothing has been
 // forwarded then.
 func (r *Run) Phase(ctx context.Context, phase exchange.Phase) *exchange.Problem {
+	if !r.chain.Runs(phase) {
+		return nil
+	}
 	t := r.turn()
 	defer t.over()
 	if phase == exchange.Authenticate {
@@ -234,6 +240,9 @@ func (r *Run) Account(ctx context.Context, gone bool) {
 
 // Response runs the response stages on the head. The returned Filter is nil when no stage looks at the body.
 func (r *Run) Response(ctx context.Context) (*Filter, *exchange.Problem) {
+	if !r.chain.Runs(exchange.ResponsePhase) {
+		return nil, nil
+	}
 	t := r.turn()
 	defer t.over()
 	for _, s := range r.chain.phases[exchange.ResponsePhase] {

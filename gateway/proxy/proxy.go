@@ -126,10 +126,11 @@ func (f *Forwarder) Forward(ctx context.Context, x *exchange.Exchange, hop *Hop)
 
 // outcome makes of an error what Forward promises, and breaks a reply off that can not be completed.
 func (f *Forwarder) outcome(x *exchange.Exchange, err error) error {
+	if err == nil {
+		return nil
+	}
 	var problem *exchange.Problem
 	switch {
-	case err == nil:
-		return nil
 	case errors.Is(err, exchange.ErrClientGone):
 		x.Reply.Abort()
 		return err

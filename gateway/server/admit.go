@@ -19,6 +19,9 @@ func (w *way) admit(ctx context.Context) *exchange.Problem {
 		return reason.Problem("overloaded", "Too much is asked of the gateway now.")
 	}
 	if r := w.route; r.Upstream != nil {
+		if !w.snapshot.upstreams[r.Upstream.Name].Overload().Full(r.Priority) {
+			return nil
+		}
 		return w.roomAt(func(yield func(string) bool) { yield(r.Upstream.Name) })
 	}
 	if r := w.route; r.operation.Billed {

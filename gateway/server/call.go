@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/deadline"
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/overload"
 	"github.com/postern-gateway/postern/gateway/policy"
@@ -26,6 +27,7 @@ type way struct {
 	params    *route.Params
 	model     *config.Model // the public model of a model call
 	visit     overload.Visit
+	deadline  deadline.Context
 	accounted bool
 	claim     *replay.Claim // of the call's idempotency key; nil without one
 	replayed  bool          // the call was answered by the reply to an earlier one

@@ -47,9 +47,8 @@ func (s *Server) Serve(ctx context.Context, x *exchange.Exchange) {
 		return
 	}
 	if r.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, r.Timeout)
-		defer cancel()
+		ctx = way.deadline.Begin(ctx, r.Timeout)
+		defer way.deadline.End()
 	}
 	way.run = r.chain.Start(x, r.bodyLimit(x.Listener))
 	defer way.conclude(ctx)

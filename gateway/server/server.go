@@ -135,7 +135,10 @@ func New(ctx context.Context, c Config, cfg *config.Config) (_ *Server, err erro
 func (s *Server) Policies() *notice.Archive { return &notice.Archive{Store: s.storage.Store} }
 
 // newID mints an exchange's id: node, boot, sequence.
-func (s *Server) newID() string { return s.boot + strconv.FormatUint(s.sequence.Add(1), 36) }
+func (s *Server) newID() string {
+	var digits [13]byte // of 64 bits
+	return s.boot + string(strconv.AppendUint(digits[:0], s.sequence.Add(1), 36))
+}
 
 func (s *Server) addresses() []string {
 	var list []string

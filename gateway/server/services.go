@@ -143,6 +143,9 @@ func (w *way) Account(ctx context.Context, x *exchange.Exchange) {
 		return
 	}
 	w.accounted = true
+	if x.Hold == "" && !w.route.chain.Runs(exchange.AccountPhase) {
+		return
+	}
 	gone := errors.Is(ctx.Err(), context.Canceled)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), accountTime)
 	defer cancel()

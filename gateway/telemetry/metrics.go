@@ -35,6 +35,7 @@ type Metrics struct {
 
 	stages sync.Map // plugin and phase: *tally; they outlive reloads, as series do
 	words  sync.Map // kind and name: *words, for each plugin and each route
+	tried  counters // attempts, by upstream
 }
 
 // maxWords is how many words of plugins' own making become labels, for each plugin and each route. The rest are counted as
@@ -138,6 +139,7 @@ type Route struct {
 	sent     prometheus.Counter
 	problems *prometheus.CounterVec
 	codes    *words
+	counted  counters // requests, by listener, protocol and class of status
 }
 
 // Route returns the metrics of a route; name is empty for requests that no route matched.
@@ -163,7 +165,7 @@ func (m *Metrics) End(r *Route, listener, protocol string, status int, code stri
 	if i := status / 100; i >= 1 && i < len(statusClasses) {
 		class = statusClasses[i]
 	}
-	r.requests.WithLabelValues(listener, protocol, class).Inc()
+	r.counted.of(r.requests, 3, [3]string{listener, protocol, class}).Inc()
 	r.duration.Observe(took.Seconds())
 	r.sent.Add(float64(sent))
 	if code != "" {
@@ -173,7 +175,7 @@ func (m *Metrics) End(r *Route, listener, protocol string, status int, code stri
 
 // Attempts counts calls made to an upstream.
 func (m *Metrics) Attempts(upstream string, n int) {
-	m.attempts.WithLabelValues(upstream).Add(float64(n))
+	m.tried.of(m.attempts, 1, [3]string{upstream}).Add(float64(n))
 }
 
 // Units counts what a model call consumed.

@@ -81,6 +81,9 @@ func (b *budget) retry(now time.Time) bool {
 // (RFC 9110 section 9.2.2); or the upstream refused it and the request says that a refusal means that nothing was done.
 func (u *Upstream) Again(ctx context.Context, r *Request, resp *Response, err error) bool {
 	retry := &u.cfg.Retry
+	if err == nil && !u.retries(resp.Status) { // nearly always
+		return false
+	}
 	if r.attempts >= max(retry.Attempts, 1) || !r.replayable() || r.Upgrade != "" || ctx.Err() != nil {
 		return false
 	}
@@ -99,7 +102,7 @@ func (u *Upstream) Again(ctx context.Context, r *Request, resp *Response, err er
 			return false
 		}
 	} else {
-		if !u.retries(resp.Status) || (!idempotent(r.Method) && (!r.Refusals || !Refusal(resp.Status))) {
+		if !idempotent(r.Method) && (!r.Refusals || !Refusal(resp.Status)) {
 			return false
 		}
 		after = RetryAfter(resp.Header, time.Now())
@@ -132,6 +135,9 @@ func (u *Upstream) Again(ctx context.Context, r *Request, resp *Response, err er
 
 // retries reports whether a status is one of those to repeat a request on.
 func (u *Upstream) retries(status int) bool {
+	if status < 400 {
+		return false
+	}
 	if slices.Contains(u.cfg.Retry.On, strconv.Itoa(status)) {
 		return true
 	}

@@ -53,7 +53,7 @@ func (w *watch) start(ctx context.Context, first, idle, total time.Duration, pat
 	if total > 0 {
 		w.limit = now.Add(total)
 	}
-	if patient && ctx.Done() != nil {
+	if patient {
 		w.look = now.Add(patience)
 	}
 	w.set(now)
