@@ -139,12 +139,13 @@ func (p *Pool) Upgrades() bool { return p.dialer.upgrade != nil }
 // Dial opens a connection outside the pool, for a health check. The caller closes it.
 func (p *Pool) Dial(ctx context.Context) (*Link, error) { return p.dialer.dial(ctx, false) }
 
-// Get lends a connection on which one exchange is reserved. It waits and dials for at most timeout.
+// Get lends a connection on which one exchange is reserved. It waits and dials for at most timeout. Whether an HTTP/1.1 connection
+// can still be used shows only when it is: an error of Do's that is Stale means that it is to be put back, and another got.
 func (p *Pool) Get(ctx context.Context, timeout time.Duration) (*Link, error) {
 	p.mu.Lock()
 	l := p.take(time.Now())
 	p.mu.Unlock()
-	if l != nil && p.fresh(l) {
+	if l != nil {
 		return l, nil
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, ErrConnect)
@@ -157,10 +158,7 @@ func (p *Pool) Get(ctx context.Context, timeout time.Duration) (*Link, error) {
 		}
 		if l := p.take(time.Now()); l != nil {
 			p.mu.Unlock()
-			if p.fresh(l) {
-				return l, nil
-			}
-			continue
+			return l, nil
 		}
 		if p.open < p.limits.Connections && (p.apart || p.dialling == 0) {
 			p.open++
@@ -195,19 +193,6 @@ func (p *Pool) Get(ctx context.Context, timeout time.Duration) (*Link, error) {
 			return nil, ErrBusy
 		}
 	}
-}
-
-// fresh reports whether a connection that take gave can be used. One that its peer closed meanwhile, or on which something
-// came that nobody asked for, is closed.
-func (p *Pool) fresh(l *Link) bool {
-	if l.one == nil || l.one.Fresh() {
-		return true
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.drop(l)
-	p.wake() // there is room for another
-	return false
 }
 
 // take finds a connection, of HTTP/1.1 one that may be open, and reserves an exchange on it. p.mu is held.

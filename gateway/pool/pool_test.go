@@ -41,11 +41,17 @@ func ask(t *testing.T, p *Pool, at string) (status int, body string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.Put(l)
+	defer func() { p.Put(l) }()
 	var resp client.Response
 	r := &client.Request{Method: http.MethodGet, Path: "/", Host: strings.TrimPrefix(strings.TrimPrefix(at, "http://"), "https://")}
-	if err := l.Do(t.Context(), r, &resp); err != nil {
-		t.Fatal(err)
+	for err = l.Do(t.Context(), r, &resp); err != nil; err = l.Do(t.Context(), r, &resp) {
+		if e := (*client.Error)(nil); !errors.As(err, &e) || e.Reason != client.Stale {
+			t.Fatal(err)
+		}
+		p.Put(l)
+		if l, err = p.Get(t.Context(), 30*time.Second); err != nil {
+			t.Fatal(err)
+		}
 	}
 	b, err := io.ReadAll(resp.Body)
 	if err != nil {

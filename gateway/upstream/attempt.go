@@ -40,35 +40,23 @@ func (a *attempt) do(ctx context.Context) (*Response, error) {
 	if a.r.Upgrade != "" && !a.e.pool.Upgrades() {
 		return nil, a.fail(Upgrading, NotSent, exchange.ErrNoUpgrade)
 	}
-	var err error
-	if a.r.Upgrade != "" {
-		a.l, err = a.e.pool.GetUpgrade(ctx, a.u.cfg.Timeouts.Connect)
-	} else {
-		a.l, err = a.e.pool.Get(ctx, a.u.cfg.Timeouts.Connect)
-	}
-	if err != nil {
-		switch {
-		case errors.Is(err, pool.ErrClosed):
-			return nil, a.fail(Closed, NotSent, err)
-		case errors.Is(err, pool.ErrBusy):
-			return nil, a.fail(Busy, NotSent, err)
-		case ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.DeadlineExceeded):
-			return nil, a.fail(Canceled, NotSent, context.Cause(ctx))
+	for {
+		if err := a.connect(ctx); err != nil {
+			return nil, err
 		}
-		return nil, a.fail(Connect, NotSent, err)
-	}
-	if a.l.Shared() {
-		ctx, a.cancel = context.WithCancelCause(ctx)
-	}
-	timeouts := &a.u.cfg.Timeouts
-	a.watch = a.u.watches.Get().(*watch)
-	a.watch.start(ctx, timeouts.FirstByte, timeouts.Idle, timeouts.Total, !a.l.Shared(), a)
-	a.request()
-	a.watch.uploading(a.upload != nil, a.upload == nil)
-	if err := a.l.Do(ctx, &a.out, &a.in); err != nil {
+		err := a.ask(ctx)
+		if err == nil {
+			break
+		}
 		var e *client.Error
 		sent := MaybeSent
 		if errors.As(err, &e) {
+			if e.Reason == client.Stale && a.watch.why() == nil {
+				a.watch.stop()
+				a.e.pool.Put(a.l) // which closes it
+				a.l = nil
+				continue
+			}
 			if e.Reason == client.Refused && a.watch.why() == nil && a.upload.failed() == nil {
 				return nil, a.fail(Busy, NotSent, err)
 			}
@@ -89,6 +77,41 @@ func (a *attempt) do(ctx context.Context) (*Response, error) {
 		a.in.Status = http.StatusInternalServerError
 	}
 	return a.response(), nil
+}
+
+// connect gets a connection.
+func (a *attempt) connect(ctx context.Context) (err error) {
+	if a.r.Upgrade != "" {
+		a.l, err = a.e.pool.GetUpgrade(ctx, a.u.cfg.Timeouts.Connect)
+	} else {
+		a.l, err = a.e.pool.Get(ctx, a.u.cfg.Timeouts.Connect)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, pool.ErrClosed):
+		return a.fail(Closed, NotSent, err)
+	case errors.Is(err, pool.ErrBusy):
+		return a.fail(Busy, NotSent, err)
+	case ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.DeadlineExceeded):
+		return a.fail(Canceled, NotSent, context.Cause(ctx))
+	}
+	return a.fail(Connect, NotSent, err)
+}
+
+// ask sends the request over the connection and waits for the answer's head.
+func (a *attempt) ask(ctx context.Context) error {
+	if a.l.Shared() {
+		ctx, a.cancel = context.WithCancelCause(ctx)
+	}
+	if a.watch == nil {
+		a.watch = a.u.watches.Get().(*watch)
+	}
+	timeouts := &a.u.cfg.Timeouts
+	a.watch.start(ctx, timeouts.FirstByte, timeouts.Idle, timeouts.Total, !a.l.Shared(), a)
+	a.request()
+	a.watch.uploading(a.upload != nil, a.upload == nil)
+	return a.l.Do(ctx, &a.out, &a.in)
 }
 
 // abort is called by the watch.

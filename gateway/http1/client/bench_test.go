@@ -76,9 +76,6 @@ func withConn(t testing.TB, address string) caller {
 	t.Cleanup(func() { _ = c.Close() })
 	r, resp := &Request{Method: "GET", Path: "/v1/items", Query: "page=2", Host: address, Header: usualFields}, new(Response)
 	return func(buf []byte) error {
-		if !c.Fresh() {
-			return errDead
-		}
 		if err := c.Do(r, resp); err != nil {
 			return err
 		}

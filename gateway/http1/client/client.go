@@ -85,6 +85,7 @@ const (
 	Broken  Reason = iota // the connection or stream ended too early
 	Invalid               // what came is no HTTP
 	Refused               // the peer said that it did nothing with the request (HTTP/2 and 3)
+	Stale                 // nothing was sent: the connection had ended, or something had come over it that nobody asked for
 	Given                 // Interim's error, or the request can not be sent at all: not the peer's fault
 )
 
@@ -101,10 +102,13 @@ func (e *Error) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
+func stale() *Error { return &Error{Reason: Stale, Unsent: true, Err: errStale} }
+
 func invalid(text string) *Error { return &Error{Reason: Invalid, Err: errors.New(text)} }
 
 // Errors of a Conn that can not be used.
 var (
+	errStale   = errors.New("connection ended, or said something unasked, after its last exchange")
 	errDead    = errors.New("connection is of no use any more")
 	errAborted = errors.New("exchange was given up")
 )
@@ -124,6 +128,7 @@ type Conn struct {
 	dead     atomic.Bool // no further exchange
 	whole    atomic.Bool // the response was read to its end
 	busy     atomic.Bool // between Do and End
+	used     bool        // an exchange has begun on it
 
 	buf  *[]byte // unread octets; nil when there are none
 	r, w int
@@ -195,14 +200,16 @@ func (shutError) Timeout() bool   { return true }
 func (shutError) Temporary() bool { return true }
 
 // Do sends r and reads the head of its response into resp, which is then valid until End. Every Do is followed by an End,
-// also when it fails. Errors are *Error.
+// also when it fails. Errors are *Error; one that is Stale is to be followed by another try, on another connection.
 func (c *Conn) Do(r *Request, resp *Response) error {
 	if c.dead.Load() || !c.busy.CompareAndSwap(false, true) {
 		return &Error{Unsent: true, Err: errDead}
 	}
 	c.whole.Store(false)
 	c.failure, c.clock, c.mode, c.left = nil, r.Clock, noBody, 0
-	if err := c.send(r); err != nil {
+	err := c.ask(r)
+	c.used = true
+	if err != nil {
 		c.dead.Store(true)
 		return err
 	}

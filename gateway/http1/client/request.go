@@ -14,29 +14,43 @@ import (
 func (c *Conn) send(r *Request) *Error {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
-	streams := r.Body != nil && r.Length != 0
-	b, ok := appendHead((*buf)[:0], r, streams)
+	b, streams, err := compose((*buf)[:0], r)
+	if err != nil {
+		return err
+	}
+	return c.write(r, b, 0, streams)
+}
+
+// compose makes what is sent of r at once of b. streams says that a body follows.
+func compose(b []byte, r *Request) (_ []byte, streams bool, _ *Error) {
+	streams = r.Body != nil && r.Length != 0
+	b, ok := appendHead(b, r, streams)
 	if !ok {
-		return &Error{Reason: Given, Unsent: true, Err: errors.New("the request has a field or a target that can not be sent")}
+		return nil, false, &Error{Reason: Given, Unsent: true, Err: errors.New("the request has a field or a target that can not be sent")}
 	}
 	if streams && r.Length > 0 && r.Length <= int64(bufferSize-len(b)) && r.Body.Buffered() >= int(r.Length) && !expects(r) {
 		n := len(b)
 		b = b[:n+int(r.Length)]
 		if _, err := io.ReadFull(r.Body, b[n:]); err != nil {
-			return &Error{Reason: Given, Unsent: true, Err: err}
+			return nil, false, &Error{Reason: Given, Unsent: true, Err: err}
 		}
 		streams = false
 	}
+	return b, streams, nil
+}
+
+// write writes b, which follows n octets of the request that were sent.
+func (c *Conn) write(r *Request, b []byte, n int, streams bool) *Error {
 	before := int64(0)
 	if c.gate != nil {
 		before = c.gate.wrote.Load()
 	}
-	n, err := c.stream.Write(b)
+	further, err := c.stream.Write(b)
 	if err != nil {
 		if c.gate != nil {
-			n = int(c.gate.wrote.Load() - before)
+			further = int(c.gate.wrote.Load() - before)
 		}
-		if n == 0 {
+		if n+further == 0 {
 			return &Error{Unsent: true, Err: err}
 		}
 		// An upstream that refuses early answers and closes: the answer is to be read although it took not all.
