@@ -21,6 +21,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/privacy"
 	"github.com/postern-gateway/postern/gateway/route"
 	"github.com/postern-gateway/postern/gateway/secret"
+	"github.com/postern-gateway/postern/gateway/vault"
 	"github.com/postern-gateway/postern/sdk/abi"
 )
 
@@ -30,6 +31,7 @@ type Config struct {
 	Digest    string // SHA-256 over the files' names and contents, hexadecimal
 	Gateway   Gateway
 	State     State
+	Vault     vault.Config // Dir and Log are filled in by whoever opens it
 	Ledger    Ledger
 	Privacy   *privacy.Policy // never nil; checked against all that follows
 	Admin     *Admin          // nil: no admin listener

@@ -15,6 +15,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/privacy"
 	"github.com/postern-gateway/postern/gateway/privacy/field"
 	"github.com/postern-gateway/postern/gateway/schema"
+	"github.com/postern-gateway/postern/gateway/vault"
 )
 
 var currencyPattern = regexp.MustCompile(`^[A-Z]{3}$`)
@@ -42,6 +43,7 @@ func (l *loader) leaves(blocks hcl.Blocks) {
 	}
 	l.requires(s)
 	l.state(blocks.OfType("state"))
+	l.config.Vault = vault.Read(one("vault"), l)
 
 	s = one("ledger")
 	l.config.Ledger = Ledger{Currency: s.Text("currency"), HoldTTL: s.Span("hold_ttl"), Retain: s.Span("retain"), Range: s.At}

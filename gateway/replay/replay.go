@@ -5,16 +5,13 @@
 // so; Keep replaces it by the reply, Free removes it where nothing was charged, and where neither came about the record
 // stays: what became of the call is then not known here, and the key is never taken for a new one.
 //
-// Replies are content. They are sealed with AES-256-GCM under a key of their account's own, made of two random parts: the
-// store's and the account's. Shred destroys the account's part, and what is left of its replies in old files and backups
-// can not be read any more. Both parts are in the same store as the replies, so this is no protection from somebody who
-// has all of it: that is the disk's encryption to give.
+// Replies are content. They are sealed under their account's key in the vault: when that is shredded, what is left of them
+// in old files and backups can not be read any more. Remove takes them out of the store, too.
 package replay
 
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -27,6 +24,7 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/state"
+	"github.com/postern-gateway/postern/gateway/vault"
 )
 
 // Errors of Begin. What else it returns is a *LostError, or an error of the store.
@@ -62,9 +60,10 @@ const maxHeader = 8 << 10
 // overhead is what a record counts beside its body.
 const overhead = 1 << 10
 
-// Config configures a Store. Only Store and Prefix are required.
+// Config configures a Store. Store, Vault and Prefix are required.
 type Config struct {
 	Store   state.Store
+	Vault   *vault.Vault // seals the replies, each under its account's key
 	Prefix  string       // begins every key in the store, at most 64 octets
 	Log     *slog.Logger // default: slog.Default. No key and no content is ever logged
 	Claims  int          // requests under way at once, default 16384
@@ -80,13 +79,12 @@ type Store struct {
 	most    int
 	memory  int64
 	account int64
-	secret  []byte // the store's part of every account's key
+	vault   vault.Drawer
 
 	queue chan *write
 	done  chan struct{} // closed when the writer has ended
 
 	packer packer
-	making sync.Mutex // one account's part of the key is made at a time
 
 	mu     sync.Mutex // guards what follows
 	closed bool
@@ -98,7 +96,7 @@ type Store struct {
 	pruned time.Time // when kept was last looked through
 }
 
-// Open opens the replies in c.Store, which must stay open until Close returned.
+// Open opens the replies in c.Store, which must stay open until Close returned, as must c.Vault.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	s := &Store{
 		state: c.Store, prefix: c.Prefix, log: c.Log, most: cmp.Or(c.Claims, 16384), memory: cmp.Or(c.Memory, 256<<20),
@@ -106,8 +104,8 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		claims: map[string]*Claim{}, shares: map[string]int64{}, kept: map[string]*level{}, pruned: time.Now(),
 	}
 	switch {
-	case c.Store == nil:
-		return nil, errors.New("open replies: no store given")
+	case c.Store == nil || c.Vault == nil:
+		return nil, errors.New("open replies: no store or no vault given")
 	case c.Prefix == "" || len(c.Prefix) > 64:
 		return nil, fmt.Errorf("open replies: %q is no prefix", c.Prefix)
 	case s.most < 0 || s.memory < 0 || s.account < 0:
@@ -116,10 +114,10 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if s.log == nil {
 		s.log = slog.Default()
 	}
-	var err error
-	if s.secret, err = s.random(ctx, []byte(s.prefix+"s")); err != nil {
+	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("open replies: %w", err)
 	}
+	s.vault = c.Vault.Drawer("replay")
 	go s.writing()
 	return s, nil
 }
@@ -152,22 +150,6 @@ func (s *Store) enter() error {
 }
 
 func (s *Store) leave() { s.users.Done() }
-
-// random reads the 32 octets at key, and makes them the first time.
-func (s *Store) random(ctx context.Context, key []byte) ([]byte, error) {
-	b, err := s.state.Get(ctx, key)
-	if !errors.Is(err, state.ErrNotFound) {
-		if err == nil && len(b) != keySize {
-			err = errors.New("a key of replies is damaged")
-		}
-		return b, err
-	}
-	b = make([]byte, keySize)
-	rand.Read(b) // never fails
-	batch := new(state.Batch)
-	batch.Put(key, b)
-	return b, s.state.Commit(ctx, batch)
-}
 
 // Request is a request with an idempotency key.
 type Request struct {
@@ -223,11 +205,11 @@ func (s *Store) Begin(ctx context.Context, r Request) (*Claim, *Reply, error) {
 		return nil, nil, err
 	}
 	defer s.leave()
-	v, err := s.vault(ctx, r.Account)
+	key, err := s.name(ctx, r.Account, r.Key)
 	if err != nil {
 		return nil, nil, fmt.Errorf("look up an idempotency key: %w", err)
 	}
-	c := &Claim{store: s, vault: v, key: v.name(r.Key), account: r.Account, digest: r.digest(), exchange: r.Exchange, keep: r.Keep}
+	c := &Claim{store: s, key: key, account: r.Account, digest: r.digest(), exchange: r.Exchange, keep: r.Keep}
 	// What is kept is looked at first, so that requests that come again at once do not stand in each other's way.
 	rec, err := c.look(ctx)
 	if err != nil {
@@ -269,7 +251,10 @@ func (c *Claim) look(ctx context.Context) (*record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look up an idempotency key: %w", err)
 	}
-	rec, err := c.vault.open(c.key, sealed)
+	rec, err := c.store.open(ctx, c.account, c.key, sealed)
+	if err != nil && !errors.Is(err, vault.ErrDamaged) {
+		return nil, fmt.Errorf("read what is kept for an idempotency key: %w", err)
+	}
 	if err != nil {
 		// A request was made under this key, whatever else is lost.
 		c.store.log.ErrorContext(ctx, "a kept reply is damaged", "error", err)
@@ -298,7 +283,6 @@ func (s *Store) claim(c *Claim) error {
 // goroutine at a time.
 type Claim struct {
 	store    *Store
-	vault    *vault
 	key      []byte // in the state store
 	account  string
 	digest   [sha256.Size]byte
@@ -431,7 +415,11 @@ func (c *Claim) Lose(ctx context.Context) error {
 func (c *Claim) put(ctx context.Context, kind byte) error {
 	rec := c.reply
 	rec.kind, rec.digest, rec.exchange = kind, c.digest, c.exchange
-	return c.store.write(ctx, &write{key: c.key, value: c.vault.seal(c.key, &rec), ttl: c.keep})
+	sealed, err := c.store.seal(ctx, c.account, c.key, &rec)
+	if err != nil {
+		return err
+	}
+	return c.store.write(ctx, &write{key: c.key, value: sealed, ttl: c.keep})
 }
 
 // end gives the key and the memory back.
@@ -455,36 +443,34 @@ func momentary(name string) bool {
 	}, name) || strings.HasPrefix(name, "x-ratelimit-")
 }
 
-// Shred makes everything kept for an account unreadable, in old files and in backups made from now on as well, and
-// removes it. Its keys are free again; nobody finds what a claim that is still open keeps.
-func (s *Store) Shred(ctx context.Context, account string) error {
+// Remove removes everything kept for an account. Its keys are free again; nobody finds what a claim that is still open
+// keeps. What old files and backups have of it is destroyed by shredding the account's key in the vault.
+func (s *Store) Remove(ctx context.Context, account string) error {
 	if err := s.enter(); err != nil {
 		return err
 	}
 	defer s.leave()
-	of := sha256.Sum256([]byte(account))
-	s.making.Lock()
-	defer s.making.Unlock()
 	batch := new(state.Batch)
-	batch.Delete(s.accountKey(of))
-	for e, err := range s.state.Scan(ctx, s.replyPrefix(of), nil) {
-		if err != nil {
-			return fmt.Errorf("shred replies: %w", err)
-		}
-		batch.Delete(slices.Clone(e.Key))
-		if len(batch.Writes) < 1000 {
-			continue
+	commit := func() error {
+		if len(batch.Writes) == 0 {
+			return nil
 		}
 		if err := s.state.Commit(ctx, batch); err != nil {
-			return fmt.Errorf("shred replies: %w", err)
+			return fmt.Errorf("remove replies: %w", err)
 		}
 		batch.Reset()
-	}
-	if len(batch.Writes) == 0 {
 		return nil
 	}
-	if err := s.state.Commit(ctx, batch); err != nil {
-		return fmt.Errorf("shred replies: %w", err)
+	for e, err := range s.state.Scan(ctx, s.replyPrefix(account), nil) {
+		if err != nil {
+			return fmt.Errorf("remove replies: %w", err)
+		}
+		batch.Delete(slices.Clone(e.Key))
+		if len(batch.Writes) == 1000 {
+			if err := commit(); err != nil {
+				return err
+			}
+		}
 	}
-	return nil
+	return commit()
 }

@@ -17,12 +17,17 @@ import (
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/state"
 	"github.com/postern-gateway/postern/gateway/state/memory"
+	"github.com/postern-gateway/postern/gateway/vault"
 )
 
 // open opens replies over a store, with limits.
 func open(t testing.TB, store state.Store, change func(*Config)) *Store {
 	t.Helper()
-	c := Config{Store: store, Prefix: "replay/", Log: slog.New(slog.DiscardHandler)}
+	v, err := vault.Open(t.Context(), vault.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Config{Store: store, Vault: v, Prefix: "replay/", Log: slog.New(slog.DiscardHandler)}
 	if change != nil {
 		change(&c)
 	}
@@ -30,8 +35,18 @@ func open(t testing.TB, store state.Store, change func(*Config)) *Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.Close() })
+	t.Cleanup(func() { _, _ = s.Close(), v.Close() })
 	return s
+}
+
+// nameOf is where the record of a key of account "a" is.
+func nameOf(t testing.TB, s *Store, key string) []byte {
+	t.Helper()
+	name, err := s.name(t.Context(), "a", key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name
 }
 
 // request is a request of the account "a" under a key.
@@ -150,7 +165,7 @@ func TestClaim(t *testing.T) {
 			case "begun":
 				want = "lost"
 			}
-			if got := outcome(t, open(t, store, nil), request("k")); got != want {
+			if got := outcome(t, open(t, store, func(c *Config) { c.Vault = s.vault.Vault() }), request("k")); got != want {
 				t.Errorf("next process: %.40s, want %.40s", got, want)
 			}
 		})
@@ -370,11 +385,6 @@ func TestFaults(t *testing.T) {
 	if got := outcome(t, s, request("k")); got != "lost" {
 		t.Errorf("a reply that could not be kept: %s", got)
 	}
-	r := request("k")
-	r.Account = "new"
-	if _, _, err := s.Begin(ctx, r); !errors.Is(err, errDisk) {
-		t.Errorf("a new account: %v", err)
-	}
 	f.commit.Store(false)
 	if len(s.claims) != 0 {
 		t.Errorf("%d claims are left", len(s.claims))
@@ -405,17 +415,13 @@ func TestDamage(t *testing.T) {
 	s := open(t, store, nil)
 	finish(t, begun(t, s, request("one")), "secret-of-one")
 	finish(t, begun(t, s, request("two")), "two")
-	v, err := s.vault(ctx, "a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	one, err := store.Get(ctx, v.name("one"))
+	one, err := store.Get(ctx, nameOf(t, s, "one"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	put := func(value []byte) {
 		b := new(state.Batch)
-		b.Put(v.name("two"), value)
+		b.Put(nameOf(t, s, "two"), value)
 		if err := store.Commit(ctx, b); err != nil {
 			t.Fatal(err)
 		}
@@ -448,7 +454,7 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-func TestShred(t *testing.T) {
+func TestRemove(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	store := memory.Open(memory.Config{})
@@ -464,15 +470,12 @@ func TestShred(t *testing.T) {
 	other := request("k1")
 	other.Account = "b"
 	finish(t, begun(t, s, other), "theirs")
-	v, err := s.vault(ctx, "a")
+	at := nameOf(t, s, "k1")
+	before, err := store.Get(ctx, at)
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, err := store.Get(ctx, v.name("k1"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Shred(ctx, "a"); err != nil {
+	if err := s.Remove(ctx, "a"); err != nil {
 		t.Fatal(err)
 	}
 	left := 0
@@ -481,22 +484,33 @@ func TestShred(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if left != 3 { // the store's key, b's key and b's reply
+	if left != 1 { // b's reply
 		t.Errorf("%d records are left", left)
 	}
 	if got := outcome(t, s, request("k1")); got != "new" {
-		t.Errorf("after shredding: %s", got)
+		t.Errorf("after removing: %s", got)
 	}
 	if got := outcome(t, s, other); got != "reply theirs" {
 		t.Errorf("another account's: %s", got)
 	}
-	// What an old file still holds can not be opened with what is there now.
-	now, err := s.vault(ctx, "a")
-	if err != nil {
+	// What an old file still holds can not be opened once the account's key is gone, a call that is under way then is not
+	// kept, and no new one is made.
+	if _, err := s.open(ctx, "a", at, before); err != nil {
+		t.Fatal("this test looks for the wrong thing", err)
+	}
+	under := begun(t, s, request("under-way"))
+	under.Head(200, nil)
+	if err := s.vault.Shred(ctx, "a"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := now.open(v.name("k1"), before); err == nil {
-		t.Error("an old record was opened")
+	if _, err := s.open(ctx, "a", at, before); !errors.Is(err, vault.ErrShredded) {
+		t.Errorf("an old record: %v", err)
+	}
+	if err := under.Keep(ctx); !errors.Is(err, vault.ErrShredded) {
+		t.Errorf("kept for an account that was shredded: %v", err)
+	}
+	if _, _, err := s.Begin(ctx, request("k2")); !errors.Is(err, vault.ErrShredded) {
+		t.Errorf("begun for an account that was shredded: %v", err)
 	}
 }
 
@@ -550,24 +564,24 @@ func TestHammer(t *testing.T) {
 func TestOpen(t *testing.T) {
 	t.Parallel()
 	store := memory.Open(memory.Config{})
+	v, err := vault.Open(t.Context(), vault.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]Config{
-		"no store":         {Prefix: "p"},
-		"no prefix":        {Store: store},
-		"a long prefix":    {Store: store, Prefix: strings.Repeat("p", 65)},
-		"a negative limit": {Store: store, Prefix: "p", Memory: -1},
+		"no store":         {Vault: v, Prefix: "p"},
+		"no vault":         {Store: store, Prefix: "p"},
+		"no prefix":        {Store: store, Vault: v},
+		"a long prefix":    {Store: store, Vault: v, Prefix: strings.Repeat("p", 65)},
+		"a negative limit": {Store: store, Vault: v, Prefix: "p", Memory: -1},
 	} {
 		if s, err := Open(t.Context(), c); err == nil {
 			t.Errorf("%s: opened", name)
 			_ = s.Close()
 		}
 	}
-	b := new(state.Batch)
-	b.Put([]byte("replay/s"), []byte("short"))
-	if err := store.Commit(t.Context(), b); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(t.Context(), Config{Store: store, Prefix: "replay/"}); err == nil {
-		t.Error("opened with a damaged key")
+	if err := v.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -586,18 +600,18 @@ func TestPack(t *testing.T) {
 	if got := outcome(t, s, request("k")); got != "reply "+strings.ReplaceAll(b.String(), " ", "_") {
 		t.Errorf("%.80s", got)
 	}
-	v, err := s.vault(ctx, "a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if sealed, err := store.Get(ctx, v.name("k")); err != nil || len(sealed) > b.Len()/5 {
+	if sealed, err := store.Get(ctx, nameOf(t, s, "k")); err != nil || len(sealed) > b.Len()/5 {
 		t.Errorf("%d octets are stored of %d: %v", len(sealed), b.Len(), err)
 	}
 	bomb, _ := s.packer.pack(make([]byte, 64<<20))
 	r := request("bomb")
 	rec := record{kind: kindDone, digest: r.digest(), status: 200, packed: true, body: bomb}
 	batch := new(state.Batch)
-	batch.Put(v.name("bomb"), v.seal(v.name("bomb"), &rec))
+	sealed, err := s.seal(ctx, "a", nameOf(t, s, "bomb"), &rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch.Put(nameOf(t, s, "bomb"), sealed)
 	if err := store.Commit(ctx, batch); err != nil {
 		t.Fatal(err)
 	}

@@ -30,6 +30,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/state"
 	"github.com/postern-gateway/postern/gateway/telemetry"
 	"github.com/postern-gateway/postern/gateway/upstream"
+	"github.com/postern-gateway/postern/gateway/vault"
 )
 
 // Config is what a Server is made of besides its configuration: what is compiled in, and where it speaks.
@@ -215,6 +216,8 @@ func fixed(old, next *config.Config) error {
 	switch {
 	case old.State.Backend != next.State.Backend || !old.State.Arguments.RawEquals(next.State.Arguments):
 		return fmt.Errorf("%s: the state block can not change while the gateway runs: restart it", next.State.Range)
+	case !reflect.DeepEqual(old.Vault, next.Vault):
+		return errors.New("the vault block can not change while the gateway runs: restart it")
 	case old.Ledger.Currency != next.Ledger.Currency || old.Ledger.HoldTTL != next.Ledger.HoldTTL || old.Ledger.Retain != next.Ledger.Retain:
 		return fmt.Errorf("%s: the ledger block can not change while the gateway runs: restart it", next.Ledger.Range)
 	case !reflect.DeepEqual(adminOf(old), adminOf(next)):
@@ -367,9 +370,10 @@ func (s *Server) Upstreams() map[string][]upstream.EndpointStatus {
 	return all
 }
 
-// Storage is what outlives a run: the store, and the ledger, the accounts and the replies in it.
+// Storage is what outlives a run: the store, the vault beside it, and the ledger, the accounts and the replies in them.
 type Storage struct {
 	Store    state.Store
+	Vault    *vault.Vault // keys of what is sealed for people and accounts
 	Ledger   *ledger.Ledger
 	Accounts *account.Directory
 	Replays  *replay.Store
@@ -385,17 +389,20 @@ func OpenStorage(ctx context.Context, backends []state.Backend, cfg *config.Conf
 		if st.Store, err = b.Open(ctx, cfg.Dir, cfg.State.Arguments, log); err != nil {
 			return nil, err // which says what it opened
 		}
+		if st.Vault, err = openVault(ctx, cfg, log); err != nil {
+			return nil, errors.Join(err, st.Store.Close())
+		}
 		st.Ledger, err = ledger.Open(ctx, ledger.Config{
 			Store: st.Store, Log: log, Currency: cfg.Ledger.Currency, HoldTTL: cfg.Ledger.HoldTTL, Retain: cfg.Ledger.Retain, Node: cfg.Gateway.Name,
 		})
 		if err != nil {
-			return nil, errors.Join(err, st.Store.Close())
+			return nil, errors.Join(err, st.Vault.Close(), st.Store.Close())
 		}
 		if st.Accounts, err = account.Open(ctx, account.Config{Store: st.Store, Log: log}); err != nil {
-			return nil, errors.Join(err, st.Ledger.Close(), st.Store.Close())
+			return nil, errors.Join(err, st.Ledger.Close(), st.Vault.Close(), st.Store.Close())
 		}
-		if st.Replays, err = replay.Open(ctx, replay.Config{Store: st.Store, Prefix: "replay/", Log: log}); err != nil {
-			return nil, errors.Join(err, st.Accounts.Close(), st.Ledger.Close(), st.Store.Close())
+		if st.Replays, err = replay.Open(ctx, replay.Config{Store: st.Store, Vault: st.Vault, Prefix: "replay/", Log: log}); err != nil {
+			return nil, errors.Join(err, st.Accounts.Close(), st.Ledger.Close(), st.Vault.Close(), st.Store.Close())
 		}
 		if err := st.agree(ctx); err != nil {
 			return nil, errors.Join(err, st.Close())
@@ -403,6 +410,16 @@ func OpenStorage(ctx context.Context, backends []state.Backend, cfg *config.Conf
 		return st, nil
 	}
 	return nil, fmt.Errorf("%s: there is no state backend %q", cfg.State.Range, cfg.State.Backend)
+}
+
+// openVault opens the vault in the state's folder, or in memory where the state is kept there.
+func openVault(ctx context.Context, cfg *config.Config, log *slog.Logger) (*vault.Vault, error) {
+	c := cfg.Vault
+	c.Log = log
+	if cfg.State.Dir != "" {
+		c.Dir = filepath.Join(cfg.State.Dir, "vault")
+	}
+	return vault.Open(ctx, c)
 }
 
 // agree gives every account its place in the ledger: a crash may have come between the two.
@@ -422,7 +439,7 @@ func (s *Storage) agree(ctx context.Context) error {
 	return nil
 }
 
-// Close closes replies, accounts, ledger and store, in this order.
+// Close closes replies, accounts, ledger, vault and store, in this order.
 func (s *Storage) Close() error {
-	return errors.Join(s.Replays.Close(), s.Accounts.Close(), s.Ledger.Close(), s.Store.Close())
+	return errors.Join(s.Replays.Close(), s.Accounts.Close(), s.Ledger.Close(), s.Vault.Close(), s.Store.Close())
 }

@@ -2,8 +2,6 @@ package badger
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +12,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hcldec"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/postern-gateway/postern/gateway/secret"
 	"github.com/postern-gateway/postern/gateway/state"
 )
 
@@ -80,7 +79,7 @@ func decode(dir string, arguments cty.Value) (Config, error) {
 		}
 	}
 	if v, ok := get("encryption_key", cty.String); ok {
-		if c.EncryptionKey, err = parseKey(v.AsString()); err != nil {
+		if c.EncryptionKey, err = secret.ParseKey(v.AsString(), 16, 24, 32); err != nil {
 			return c, fmt.Errorf("encryption_key: %w", err)
 		}
 	}
@@ -97,17 +96,4 @@ func parseSize(text string) (int64, error) {
 		}
 	}
 	return 0, fmt.Errorf("%q is not a size: write one such as \"64MiB\"", text)
-}
-
-// parseKey reads an encryption key. Its errors do not repeat it.
-func parseKey(text string) ([]byte, error) {
-	decoders := []func(string) ([]byte, error){
-		hex.DecodeString, base64.StdEncoding.DecodeString, base64.RawStdEncoding.DecodeString, base64.RawURLEncoding.DecodeString,
-	}
-	for _, decode := range decoders {
-		if key, err := decode(text); err == nil && (len(key) == 16 || len(key) == 24 || len(key) == 32) {
-			return key, nil
-		}
-	}
-	return nil, errors.New("it is not hexadecimal or base64 of 16, 24 or 32 octets")
 }

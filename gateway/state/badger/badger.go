@@ -123,7 +123,7 @@ func (s *Store) open(c Config) error {
 		return err
 	}
 	// The lock comes first: everything after it may touch what belongs to a running process.
-	lock, err := lockFile(filepath.Join(s.dir, "lock"))
+	lock, err := state.LockFile(filepath.Join(s.dir, "lock"))
 	if err != nil {
 		return err
 	}
@@ -344,7 +344,7 @@ func (s *Store) Restore(ctx context.Context, r state.Reader) error {
 		}
 		return state.ErrNotEmpty
 	}
-	if err := writeFile(s.restoring(), nil); err != nil {
+	if err := state.WriteFile(s.restoring(), nil); err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
 	err := state.ReadBackup(ctx, r, func(b *state.Batch) error {
@@ -358,7 +358,7 @@ func (s *Store) Restore(ctx context.Context, r state.Reader) error {
 			return errors.Join(err, fmt.Errorf("remove the part that was restored: %w", dropped))
 		}
 	}
-	return errors.Join(err, removeFile(s.restoring()))
+	return errors.Join(err, state.RemoveFile(s.restoring()))
 }
 
 // Close implements state.Store.

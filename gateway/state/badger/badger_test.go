@@ -168,7 +168,7 @@ func TestInterruptedRestore(t *testing.T) {
 	dir := t.TempDir()
 	s := must(t, Config{Dir: dir})
 	s.Close()
-	if err := writeFile(s.restoring(), nil); err != nil {
+	if err := state.WriteFile(s.restoring(), nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Open(t.Context(), Config{Dir: dir, Log: quiet()}); err == nil || !strings.Contains(err.Error(), "restore") {

@@ -3,7 +3,6 @@ package badger
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -50,46 +49,13 @@ func (s *Store) keepBallast() error {
 	octets := make([]byte, s.ballast)
 	source := rand.NewChaCha8([32]byte{'b', 'a', 'l', 'l', 'a', 's', 't'})
 	source.Read(octets) //nolint:errcheck // never fails
-	if err := writeFile(s.ballastFile(), octets); err != nil {
+	if err := state.WriteFile(s.ballastFile(), octets); err != nil {
 		return fmt.Errorf("write ballast: %w", errors.Join(err, s.dropBallast()))
 	}
 	return nil
 }
 
-func (s *Store) dropBallast() error { return removeFile(s.ballastFile()) }
-
-// writeFile makes a file that is on the disk, name and all, when it returns.
-func writeFile(path string, octets []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(octets)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close(), syncDir(path))
-}
-
-// removeFile removes a file, if it is there, so that it stays removed.
-func removeFile(path string) error {
-	if err := os.Remove(path); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	}
-	return syncDir(path)
-}
-
-// syncDir puts the folder that path is in on the disk.
-func syncDir(path string) error {
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
+func (s *Store) dropBallast() error { return state.RemoveFile(s.ballastFile()) }
 
 // isSyncFault recognises the one error that Badger logs and otherwise forgets though data may be lost by it: a value log
 // that could not be synced.

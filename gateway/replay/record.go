@@ -2,91 +2,41 @@ package replay
 
 import (
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/hkdf"
-	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
+	"fmt"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/vault"
 )
 
-// keySize is the size of every key here, in octets.
-const keySize = 32
-
-// The records, after the prefix:
-//
-//	s                         the store's random part of the keys
-//	k SHA-256(account)        the account's random part
-//	r SHA-256(account) HMAC   a reply; the HMAC is of the idempotency key, which may say more than it should
-func (s *Store) accountKey(of [sha256.Size]byte) []byte {
-	return append([]byte(s.prefix+"k"), of[:]...)
-}
-
-func (s *Store) replyPrefix(of [sha256.Size]byte) []byte {
+// A reply is in the store under the prefix, "r", SHA-256(account), and the vault's HMAC of the idempotency key, which may say
+// more than it should.
+func (s *Store) replyPrefix(account string) []byte {
+	of := sha256.Sum256([]byte(account))
 	return append([]byte(s.prefix+"r"), of[:]...)
 }
 
-// vault names and seals one account's records.
-type vault struct {
-	prefix []byte
-	names  []byte // key of the HMAC
-	aead   cipher.AEAD
-}
-
-// vault returns an account's vault.
-func (s *Store) vault(ctx context.Context, account string) (*vault, error) {
-	of := sha256.Sum256([]byte(account))
-	own, err := s.state.Get(ctx, s.accountKey(of))
-	if err != nil || len(own) != keySize {
-		s.making.Lock()
-		own, err = s.random(ctx, s.accountKey(of))
-		s.making.Unlock()
-	}
-	if err != nil {
-		return nil, err
-	}
-	keys, err := hkdf.Key(sha256.New, s.secret, own, "postern replay 1", 2*keySize)
-	if err != nil {
-		return nil, err
-	}
-	block, err := aes.NewCipher(keys[:keySize])
-	if err != nil {
-		return nil, err
-	}
-	aead, err := cipher.NewGCMWithRandomNonce(block)
-	if err != nil {
-		return nil, err
-	}
-	return &vault{prefix: s.replyPrefix(of), names: keys[keySize:], aead: aead}, nil
-}
-
-// name is where the record of an idempotency key is.
-func (v *vault) name(key string) []byte {
-	mac := hmac.New(sha256.New, v.names)
-	mac.Write([]byte(key))
-	return mac.Sum(append(make([]byte, 0, len(v.prefix)+sha256.Size), v.prefix...))
+// name is where the record of an account's idempotency key is.
+func (s *Store) name(ctx context.Context, account, key string) ([]byte, error) {
+	sum, err := s.vault.MAC(ctx, account, key)
+	return append(s.replyPrefix(account), sum[:]...), err
 }
 
 // seal encrypts a record, for one place in the store.
-func (v *vault) seal(at []byte, r *record) []byte {
-	plain := r.encode()
-	return v.aead.Seal(make([]byte, 0, len(plain)+v.aead.Overhead()), nil, plain, at)
+func (s *Store) seal(ctx context.Context, account string, at []byte, r *record) ([]byte, error) {
+	return s.vault.Seal(ctx, account, string(at), r.encode())
 }
 
-// errDamaged says that a record is not one of ours, or not of this place.
-var errDamaged = errors.New("record can not be read")
-
-func (v *vault) open(at, sealed []byte) (record, error) {
-	plain, err := v.aead.Open(nil, nil, sealed, at)
+// open decrypts one. It gives vault.ErrDamaged for what is not a record of ours, or not of this place.
+func (s *Store) open(ctx context.Context, account string, at, sealed []byte) (record, error) {
+	plain, err := s.vault.Open(ctx, account, string(at), sealed)
 	if err != nil {
-		return record{}, errDamaged
+		return record{}, err
 	}
 	r, ok := decode(plain)
 	if !ok {
-		return record{}, errDamaged
+		return record{}, fmt.Errorf("%w: it is no reply", vault.ErrDamaged)
 	}
 	return r, nil
 }

@@ -1,0 +1,5 @@
+//go:build race
+
+package vault
+
+const raced = true // everything takes ten times as long
