@@ -99,10 +99,10 @@ func (c *ledgerEntries) Run(a *App) error {
 	})
 }
 
-func prompt(units map[string]int64) int64     { u := usage(units); return u.Prompt() }
-func completion(units map[string]int64) int64 { u := usage(units); return u.Completion() }
+func prompt(units map[string]int64) int64     { u := unitsOf(units); return u.Prompt() }
+func completion(units map[string]int64) int64 { u := unitsOf(units); return u.Completion() }
 
-func usage(units map[string]int64) (u exchange.Usage) {
+func unitsOf(units map[string]int64) (u exchange.Usage) {
 	for name, n := range units {
 		if unit, ok := exchange.ParseUnit(name); ok {
 			u.Units[unit] = n

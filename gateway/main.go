@@ -36,6 +36,7 @@ type commands struct {
 	Plugin   project.Commands `cmd:"" help:"Write plugins: make, build, test, measure and try one."`
 	Account  accountCommand   `cmd:"" help:"Accounts and their API keys."`
 	Ledger   ledgerCommand    `cmd:"" help:"Credits, balances, entries, and their proof."`
+	Usage    usageCommand     `cmd:"" help:"What accounts called: sums, calls, and their proof."`
 	Privacy  privacyCommand   `cmd:"" help:"What is done with personal data: the report and the published policy."`
 	Version  versionCommand   `cmd:"" help:"Print the version."`
 	Compile  compileCommand   `cmd:"" hidden:"" name:"compile-module" help:"What the gateway runs to compile a plugin."`

@@ -114,6 +114,8 @@ var exercised = map[string]string{
 	`bin/postern account key rotate "$account" "$key" -overlap 24h`:                                        "TestReadmeKeys",
 	`bin/postern account key revoke "$account" "$key"`:                                                     "TestReadmeKeys",
 	"bin/postern ledger verify":                                                                            "TestReadme",
+	"bin/postern usage sums -by model":                                                                     "TestReadme",
+	"bin/postern usage verify":                                                                             "TestReadme",
 	"bin/postern validate":                                                                                 "TestReadme",
 	"bin/postern explain POST /v1/chat/completions":                                                        "TestReadme",
 	"bin/postern reload":                                                                                   "TestReadme",
@@ -411,7 +413,7 @@ func TestReadme(t *testing.T) {
 		t.Fatalf("%s %s", resp.Status, body)
 	}
 	books := d.must(t, blockWith(t, "README.md", "sh", "ledger verify"))
-	if !strings.Contains(books, "demo") || !strings.Contains(books, "9.99") || !strings.Contains(books, "it adds up") {
+	if !strings.Contains(books, "demo") || !strings.Contains(books, "9.99") || strings.Count(books, "it adds up") != 2 {
 		t.Error(books)
 	}
 

@@ -27,7 +27,7 @@ var layers = [][]string{
 	{"gateway/admin", "gateway/console", "gateway/project", "sdk/plugintest", "plugins/redact/placeholder"},
 	{"gateway/server", "gateway/fleet", "gateway/project/trial", "plugins/redact/detect"},
 	{"gateway/policy", "gateway/explain", "gateway/project/world", "gateway/proxy", "gateway/plugin/abi1", "gateway/plugin/proxywasm"},
-	{"gateway/upstream", "gateway/plugin", "gateway/fetch", "gateway/ledger", "gateway/replay", "gateway/account", "gateway/listener"},
+	{"gateway/upstream", "gateway/plugin", "gateway/fetch", "gateway/ledger", "gateway/replay", "gateway/usage", "gateway/account", "gateway/listener"},
 	{"gateway/plugin/code", "gateway/plugin/shared", "gateway/desync"},
 	{"gateway/config", "gateway/ledger/record", "gateway/carrier", "gateway/provider/openai", "gateway/provider/providertest"},
 	{"gateway/notation", "gateway/vault", "gateway/audit", "gateway/desync/origin", "gateway/privacy/notice"},

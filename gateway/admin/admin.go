@@ -75,6 +75,10 @@ func New(c Config) (*API, error) {
 		"POST /v1/accounts/{account}/credits":         a.credit,
 		"POST /v1/accounts/{account}/refunds":         a.refund,
 		"GET /v1/accounts/{account}/entries":          a.entries,
+		"GET /v1/accounts/{account}/usage":            a.accountUsage,
+		"GET /v1/accounts/{account}/calls":            a.calls,
+		"GET /v1/usage":                               a.usage,
+		"GET /v1/usage/verify":                        a.verifyUsage,
 		"GET /v1/ledger":                              a.balances,
 		"GET /v1/ledger/verify":                       a.verify,
 	} {

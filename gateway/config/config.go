@@ -33,6 +33,7 @@ type Config struct {
 	State     State
 	Vault     vault.Config // Dir and Log are filled in by whoever opens it
 	Ledger    Ledger
+	Usage     Usage
 	Privacy   *privacy.Policy // never nil; checked against all that follows
 	Admin     *Admin          // nil: no admin listener
 	Telemetry Telemetry
@@ -75,6 +76,13 @@ type Ledger struct {
 	HoldTTL  time.Duration // how long a hold may stay open, default 10m, 10s to 24h
 	Retain   time.Duration // how long entries are kept, default 400d; 0 keeps all
 	Range    hcl.Range
+}
+
+// Usage says how long it is kept who called what.
+type Usage struct {
+	Keep  time.Duration // records of calls and the sums of hours, default 90d, 1d to 3650d
+	Sums  time.Duration // the sums of days, default 400d; at least Keep
+	Range hcl.Range
 }
 
 // Admin configures the operators' listener.

@@ -52,6 +52,15 @@ func (l *loader) leaves(blocks hcl.Blocks) {
 		l.Errorf(s.Where("currency"), "Invalid currency", "currency must be an ISO 4217 code of three capital letters, such as \"USD\".")
 	}
 
+	s = one("usage")
+	l.config.Usage = Usage{Keep: s.Span("keep"), Sums: s.Span("sums"), Range: s.At}
+	l.facts.Stores = append(l.facts.Stores,
+		privacy.Storing{Feature: field.Usage, Keep: l.config.Usage.Keep, At: s.Where("keep")},
+		privacy.Storing{Feature: field.Sums, Keep: l.config.Usage.Sums, At: s.Where("sums")})
+	if u := l.config.Usage; u.Sums < u.Keep {
+		l.Errorf(s.Where("sums"), "Sums kept too short", "sums must not be below keep: what records come to is kept at least as long as they are.")
+	}
+
 	l.config.Privacy = privacy.Read(l.Findings, one("privacy"), l.upstreams.Names(), l.plugins.Names())
 
 	if s = one("admin"); s.Given {

@@ -79,6 +79,14 @@ func (x *Exchange) SetAttribute(name, value string) {
 	x.Attributes = append(x.Attributes, Field{Name: name, Value: value})
 }
 
+// Begin notes that the head of the reply is given to the client now.
+func (x *Exchange) Begin() {
+	x.Response.Started = true
+	if x.Identity.Known() {
+		x.Response.First = time.Since(x.Start)
+	}
+}
+
 // Protocol is the HTTP version a message was carried by.
 type Protocol uint8
 
@@ -141,12 +149,13 @@ func NewTLS(s *tls.ConnectionState) *TLS {
 
 // Response is what goes back: the upstream's answer, as far as stages have changed it.
 type Response struct {
-	Status  int    // 0 until an upstream answered
-	Header  Header // without hop-by-hop fields
-	Body    Body   // nil until an upstream answered
-	Length  int64  // octets in Body, or -1 when it is not known beforehand
-	Sent    int64  // body octets handed to the client so far
-	Started bool   // the head has been given to Reply: the status can not change any more
+	Status  int           // 0 until an upstream answered
+	Header  Header        // without hop-by-hop fields
+	Body    Body          // nil until an upstream answered
+	Length  int64         // octets in Body, or -1 when it is not known beforehand
+	Sent    int64         // body octets handed to the client so far
+	Started bool          // the head has been given to Reply: the status can not change any more
+	First   time.Duration // from Exchange.Start until then, for callers who are known
 }
 
 // Identity is who calls, as an authenticate stage established it.

@@ -5,6 +5,7 @@ import "encoding/json"
 // Receipt is what one call cost and why.
 type Receipt struct {
 	ID      string
+	Entry   uint64 // the number of the ledger's entry
 	Account string
 	Model   string
 	Usage   Usage

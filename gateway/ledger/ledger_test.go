@@ -131,7 +131,7 @@ func TestCall(t *testing.T) {
 	l.Checkpoint(h.ID, usage(10, 1))
 	r, err := l.Settle(ctx, h.ID, Settlement{Usage: usage(10, 5), Tags: map[string]string{"run": "7"}})
 	want := exchange.Receipt{
-		ID: h.ID, Account: "acct_a", Model: "small", Usage: usage(10, 5), Price: "plain@1", Amount: money("20"), Balance: money("80"),
+		Entry: 2, ID: h.ID, Account: "acct_a", Model: "small", Usage: usage(10, 5), Price: "plain@1", Amount: money("20"), Balance: money("80"),
 	}
 	if err != nil || *r != want {
 		t.Fatalf("Settle: %+v, %v", r, err)

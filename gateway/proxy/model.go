@@ -241,7 +241,7 @@ func (c *call) wholeReply(ctx context.Context, filter Filter, served bool) error
 		}
 		x.Response.Header.Set("postern-receipt", receiptField(x.Receipt))
 	}
-	x.Response.Started = true
+	x.Begin()
 	if err := x.Reply.Head(x.Response.Status, x.Response.Header, int64(len(out))); err != nil {
 		return gone(err)
 	}

@@ -192,7 +192,7 @@ func (f *Forwarder) deliver(ctx context.Context, x *exchange.Exchange, filter Fi
 	if filter != nil {
 		length = -1
 	}
-	x.Response.Started = true
+	x.Begin()
 	if err := x.Reply.Head(x.Response.Status, x.Response.Header, length); err != nil {
 		return gone(err)
 	}

@@ -25,7 +25,7 @@ type stream struct {
 // run passes the stream on, event by event, and settles it before its end mark.
 func (s *stream) run(ctx context.Context) error {
 	x := s.x
-	x.Response.Started = true
+	x.Begin()
 	s.noted = time.Now()
 	err := x.Reply.Head(x.Response.Status, x.Response.Header, -1)
 	if err == nil {

@@ -33,7 +33,7 @@ func (f *Forwarder) tunnel(ctx context.Context, x *exchange.Exchange, u *upstrea
 	if err != nil {
 		return gone(err)
 	}
-	x.Response.Started = true
+	x.Begin()
 
 	var once sync.Once
 	stop := func() {

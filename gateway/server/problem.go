@@ -34,7 +34,8 @@ func answer(ctx context.Context, x *exchange.Exchange, format provider.Format, p
 
 // send gives the client a whole reply.
 func send(_ context.Context, x *exchange.Exchange, status int, h exchange.Header, body []byte) {
-	x.Response.Status, x.Response.Header, x.Response.Started = status, h, true
+	x.Response.Status, x.Response.Header = status, h
+	x.Begin()
 	if x.Reply.Head(status, h, int64(len(body))) != nil {
 		x.Reply.Abort()
 		return

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
@@ -20,6 +21,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/account"
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/ledger"
+	"github.com/postern-gateway/postern/gateway/ledger/record"
 	"github.com/postern-gateway/postern/gateway/listener"
 	"github.com/postern-gateway/postern/gateway/overload"
 	"github.com/postern-gateway/postern/gateway/plugin"
@@ -30,6 +32,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/state"
 	"github.com/postern-gateway/postern/gateway/telemetry"
 	"github.com/postern-gateway/postern/gateway/upstream"
+	"github.com/postern-gateway/postern/gateway/usage"
 	"github.com/postern-gateway/postern/gateway/vault"
 )
 
@@ -220,6 +223,8 @@ func fixed(old, next *config.Config) error {
 		return errors.New("the vault block can not change while the gateway runs: restart it")
 	case old.Ledger.Currency != next.Ledger.Currency || old.Ledger.HoldTTL != next.Ledger.HoldTTL || old.Ledger.Retain != next.Ledger.Retain:
 		return fmt.Errorf("%s: the ledger block can not change while the gateway runs: restart it", next.Ledger.Range)
+	case old.Usage.Keep != next.Usage.Keep || old.Usage.Sums != next.Usage.Sums:
+		return fmt.Errorf("%s: the usage block can not change while the gateway runs: restart it", next.Usage.Range)
 	case !reflect.DeepEqual(adminOf(old), adminOf(next)):
 		return errors.New("the admin block can not change while the gateway runs: restart it")
 	case old.Gateway.Name != next.Gateway.Name:
@@ -370,46 +375,63 @@ func (s *Server) Upstreams() map[string][]upstream.EndpointStatus {
 	return all
 }
 
-// Storage is what outlives a run: the store, the vault beside it, and the ledger, the accounts and the replies in them.
+// Storage is what outlives a run: the store, the vault beside it, and the ledger, the accounts, the replies and the usage in them.
 type Storage struct {
 	Store    state.Store
 	Vault    *vault.Vault // keys of what is sealed for people and accounts
 	Ledger   *ledger.Ledger
 	Accounts *account.Directory
 	Replays  *replay.Store
+	Usage    *usage.Book
+	opened   []io.Closer // of these, in the order in which they were opened
 }
 
 // OpenStorage opens the store that cfg names. It gives state.ErrLocked when a running gateway has it.
-func OpenStorage(ctx context.Context, backends []state.Backend, cfg *config.Config, log *slog.Logger) (_ *Storage, err error) {
+func OpenStorage(ctx context.Context, backends []state.Backend, cfg *config.Config, log *slog.Logger) (*Storage, error) {
 	for _, b := range backends {
 		if b.Name != cfg.State.Backend {
 			continue
 		}
 		st := &Storage{}
-		if st.Store, err = b.Open(ctx, cfg.Dir, cfg.State.Arguments, log); err != nil {
-			return nil, err // which says what it opened
-		}
-		if st.Vault, err = openVault(ctx, cfg, log); err != nil {
-			return nil, errors.Join(err, st.Store.Close())
-		}
-		st.Ledger, err = ledger.Open(ctx, ledger.Config{
-			Store: st.Store, Log: log, Currency: cfg.Ledger.Currency, HoldTTL: cfg.Ledger.HoldTTL, Retain: cfg.Ledger.Retain, Node: cfg.Gateway.Name,
-		})
-		if err != nil {
-			return nil, errors.Join(err, st.Vault.Close(), st.Store.Close())
-		}
-		if st.Accounts, err = account.Open(ctx, account.Config{Store: st.Store, Log: log}); err != nil {
-			return nil, errors.Join(err, st.Ledger.Close(), st.Vault.Close(), st.Store.Close())
-		}
-		if st.Replays, err = replay.Open(ctx, replay.Config{Store: st.Store, Vault: st.Vault, Prefix: "replay/", Log: log}); err != nil {
-			return nil, errors.Join(err, st.Accounts.Close(), st.Ledger.Close(), st.Vault.Close(), st.Store.Close())
-		}
-		if err := st.agree(ctx); err != nil {
+		if err := st.open(ctx, b, cfg, log); err != nil {
 			return nil, errors.Join(err, st.Close())
 		}
 		return st, nil
 	}
 	return nil, fmt.Errorf("%s: there is no state backend %q", cfg.State.Range, cfg.State.Backend)
+}
+
+// open opens one after the other, up to the first that can not be.
+func (s *Storage) open(ctx context.Context, b state.Backend, cfg *config.Config, log *slog.Logger) (err error) {
+	if s.Store, err = b.Open(ctx, cfg.Dir, cfg.State.Arguments, log); err != nil {
+		return err // which says what it opened
+	}
+	s.opened = append(s.opened, s.Store)
+	if s.Vault, err = openVault(ctx, cfg, log); err != nil {
+		return err
+	}
+	s.opened = append(s.opened, s.Vault)
+	s.Ledger, err = ledger.Open(ctx, ledger.Config{
+		Store: s.Store, Log: log, Currency: cfg.Ledger.Currency, HoldTTL: cfg.Ledger.HoldTTL, Retain: cfg.Ledger.Retain, Node: cfg.Gateway.Name,
+	})
+	if err != nil {
+		return err
+	}
+	s.opened = append(s.opened, s.Ledger)
+	if s.Accounts, err = account.Open(ctx, account.Config{Store: s.Store, Log: log}); err != nil {
+		return err
+	}
+	s.opened = append(s.opened, s.Accounts)
+	if s.Replays, err = replay.Open(ctx, replay.Config{Store: s.Store, Vault: s.Vault, Prefix: "replay/", Log: log}); err != nil {
+		return err
+	}
+	s.opened = append(s.opened, s.Replays)
+	s.Usage, err = usage.Open(ctx, usage.Config{Store: s.Store, Ledger: record.Journal{Store: s.Store}, Log: log, Keep: cfg.Usage.Keep, Sums: cfg.Usage.Sums})
+	if err != nil {
+		return err
+	}
+	s.opened = append(s.opened, s.Usage)
+	return s.agree(ctx)
 }
 
 // openVault opens the vault in the state's folder, or in memory where the state is kept there.
@@ -439,7 +461,10 @@ func (s *Storage) agree(ctx context.Context) error {
 	return nil
 }
 
-// Close closes replies, accounts, ledger, vault and store, in this order.
-func (s *Storage) Close() error {
-	return errors.Join(s.Replays.Close(), s.Accounts.Close(), s.Ledger.Close(), s.Vault.Close(), s.Store.Close())
+// Close closes all of it, what was opened last first.
+func (s *Storage) Close() (err error) {
+	for _, c := range slices.Backward(s.opened) {
+		err = errors.Join(err, c.Close())
+	}
+	return err
 }

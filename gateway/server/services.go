@@ -12,6 +12,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/ledger"
 	"github.com/postern-gateway/postern/gateway/plugin"
 	"github.com/postern-gateway/postern/gateway/telemetry"
+	"github.com/postern-gateway/postern/gateway/usage"
 )
 
 // accounts lets plugins that were granted it look up API keys.
@@ -163,6 +164,21 @@ func (w *way) Account(ctx context.Context, x *exchange.Exchange) {
 	if err != nil {
 		w.server.telemetry.Log.ErrorContext(ctx, "hold left open for now: it ends as decided when the ledger records again", "exchange", x.ID, "hold", x.Hold, "error", err)
 	}
+}
+
+// record writes down a call of somebody who is known, however it ended.
+func (s *Server) record(x *exchange.Exchange, took time.Duration) {
+	if !x.Identity.Known() {
+		return
+	}
+	r := usage.Record{
+		ID: x.ID, Time: x.Start, Account: x.Identity.Account, Key: x.Identity.Key, Route: x.Route, Model: x.Call.Model, Usage: x.Usage, Status: x.Response.Status,
+		Took: took, First: x.Response.First, Cut: x.Problem != nil && x.Response.Status < 400, Unsettled: x.Hold != "",
+	}
+	if p := x.Receipt; p != nil {
+		r.Usage, r.Amount, r.Receipt, r.Entry = p.Usage, p.Amount, p.ID, p.Entry
+	}
+	s.storage.Usage.Add(&r)
 }
 
 // observer counts what happens below the handler.

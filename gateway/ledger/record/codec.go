@@ -192,7 +192,7 @@ type Entry struct {
 // Receipt makes the receipt of a charge.
 func (e *Entry) Receipt() *exchange.Receipt {
 	return &exchange.Receipt{
-		ID: e.Ref, Account: e.From, Model: e.Model, Usage: e.Usage, Price: e.Price, Amount: e.Amount, Balance: e.Balance,
+		ID: e.Ref, Entry: e.Seq, Account: e.From, Model: e.Model, Usage: e.Usage, Price: e.Price, Amount: e.Amount, Balance: e.Balance,
 	}
 }
 

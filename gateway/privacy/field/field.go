@@ -30,7 +30,8 @@ const (
 	State     Feature = "state"     // what plugins with the grant state keep in memory
 	Cache     Feature = "cache"     // what plugins with the grant cache keep in memory, apart for each account
 	People    Feature = "people"    // who signs in: addresses, passwords, sessions, teams, consents
-	Usage     Feature = "usage"     // a record of every call
+	Usage     Feature = "usage"     // a record of every call; always there
+	Sums      Feature = "sums"      // what an account's calls of each hour and day come to; always there
 	Creations Feature = "creations" // outputs that are kept for their owner
 	Audit     Feature = "audit"     // who of the operators and people did what
 	Support   Feature = "support"   // questions and their answers
@@ -114,7 +115,8 @@ func All() []Field {
 			Attributes: []string{"model", "targets", "target", "upstream", "response.usage.model", "response.usage.upstream"}},
 		{Name: "call.units", Class: "usage", About: Text{"how much a call used, such as tokens", "调用用量，例如令牌数"},
 			Access: []string{"prompt", "completion", "estimated"}, Attributes: []string{"usage.max", "usage.max.*", "response.usage", "response.usage.*"}},
-		{Name: "usage.record", Class: "usage", About: Text{"a record of each call: time, key, route, model, amounts, status", "每次调用的记录：时间、密钥、路由、模型、金额、状态"}, Feature: Usage},
+		{Name: "usage.record", Class: "usage", About: Text{"a record of each call: time, key, route, model, amounts, status", "每次调用的记录：时间、密钥、路由、模型、金额、状态"}, Feature: Usage,
+			Records: []string{"usage.Record.*"}},
 		{Name: "plugin.state", Class: "usage", About: Text{"counters that policies keep, by what the configuration counts", "策略按配置维护的计数"}, Feature: State},
 		{Name: "plugin.log", Class: "usage", About: Text{"what a policy writes to the log", "策略写入日志的内容"}, Log: []string{"message"}},
 
@@ -133,6 +135,9 @@ func All() []Field {
 			Log: []string{"hold", "amount", "held", "receipt"}, Attributes: []string{"hold"}},
 		{Name: "ledger.notes", Class: "billing", About: Text{"notes and tags of a charge or credit", "扣费或充值的备注与标签"}, Feature: Ledger,
 			Records: []string{"ledger/record.Entry.Note", "ledger/record.Entry.Tags", "ledger/record.Intent.Tags"}},
+
+		{Name: "usage.sums", Class: "billing", About: Text{"what an account's calls come to in each hour and day, by model and key", "账户每小时与每天按模型和密钥的调用汇总"}, Feature: Sums,
+			Records: []string{"usage.Sum.*"}},
 
 		// content
 		{Name: "prompt", Class: "content", About: Text{"prompts and other text sent to a model", "发送给模型的提示词与文本"}},
@@ -169,7 +174,7 @@ func Impersonal() Plain {
 			"error", "panic", "stack", // faults of the program: what they quote of a request is kept out where they are made
 			"version", "node", "dir", "config", "listeners", "listener", "address", "file", "at", "detail", // the configuration
 			"endpoint", "for", "took", "cached", "digest", "calls", "keys", "used", "limit", "code", "after", "receive", "send", "want", "fix",
-			"plugin", "failures", "kind", "allowed", "dropped_octets", "waited", "fetch", "to", "outcome", "path",
+			"plugin", "failures", "kind", "allowed", "dropped_octets", "waited", "fetch", "to", "outcome", "path", "records", "hours", "days",
 		},
 		Attributes: []string{"request.scheme", "request.protocol", "request.tls.version", "request.upgrade", "listener.name", "fuel", "call.format"},
 		Headers: []string{
@@ -191,7 +196,8 @@ func Stored() map[string]string {
 		"account/secret": "", "account/a": "account.Account", "account/k": "account.keyRecord", "account/u": "",
 		"ledger": "", "ledger/a": "ledger/record.Account", "ledger/b": "ledger/record.Account", "ledger/f": "ledger/record.Floor", "ledger/h": "ledger/record.Head",
 		"ledger/i": "ledger/record.Intent", "ledger/k": "ledger/record.Keyed", "ledger/p": "", "ledger/s": "ledger/record.Spend", "ledger/t": "ledger/record.Entry", "ledger/u": "ledger/record.Marker", "ledger/x": "",
-		"replay":  "replay.record",
+		"replay": "replay.record",
+		"usage":  "", "usage/a": "", "usage/d": "usage.Sum", "usage/f": "", "usage/g": "", "usage/h": "usage.Sum", "usage/m": "", "usage/r": "usage.Record", "usage/s": "",
 		"privacy": "privacy/notice.Edition",
 	}
 }
