@@ -484,3 +484,96 @@ func TestWindows(t *testing.T) {
 	_ = theirs.Close()
 	<-done
 }
+
+// TestLength does not hand out the last octet of a body of known length before the client has ended it: no upstream takes a
+// request for whole whose client still may break the rules.
+func TestLength(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		more   string // after "hello", and the end
+		length string
+		want   string
+	}{
+		"right":       {"", "5", "hello"},
+		"too much":    {"GET /evil HTTP/1.1\r\n\r\n", "5", "hell: " + errFault.Error()},
+		"too little":  {"", "6", "hello: " + errFault.Error()},
+		"not known":   {" world", "", "hello world"},
+		"right later": {" world", "11", "hello world"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				got := make(chan string, 1)
+				cl := begin(t, usual(func(ctx context.Context, s *Stream) {
+					body, err := io.ReadAll(s)
+					if err != nil {
+						body = append(body, ": "+err.Error()...)
+					}
+					got <- string(body)
+					fine(ctx, s)
+				}))
+				cl.settle()
+				cl.beside.Go(func() {
+					for cl.next() != nil {
+					}
+				})
+				head := []string{":method", "POST", ":scheme", "https", ":path", "/", ":authority", "a"}
+				if c.length != "" {
+					head = append(head, "content-length", c.length)
+				}
+				cl.head(1, false, head...)
+				_ = cl.framer.WriteData(1, false, []byte("hello"))
+				synctest.Wait() // the handler has read what it may
+				_ = cl.framer.WriteData(1, true, []byte(c.more))
+				if s := <-got; s != c.want {
+					t.Errorf("got %q, want %q", s, c.want)
+				}
+			})
+		})
+	}
+}
+
+// TestSillyWindow sends many small pieces to a client that opens its window by each frame it got, a round trip later. Were
+// a window's remainder used to the last octet, each window would cut the frames once more.
+func TestSillyWindow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const pieces, size, window = 5000, 100, 1035
+		cl := begin(t, usual(func(_ context.Context, s *Stream) {
+			_ = s.Head(200, nil)
+			for range pieces {
+				_, _ = s.Write(make([]byte, size))
+				_ = s.Flush()
+			}
+			_ = s.CloseWrite(nil)
+		}))
+		cl.settle()
+		_ = cl.framer.WriteSettings(wire.Setting{ID: wire.SettingInitialWindowSize, Val: window})
+		_ = cl.framer.WriteWindowUpdate(0, 1<<30)
+		cl.get(1)
+		type taken struct {
+			octets int
+			at     time.Time
+		}
+		behind := make(chan taken, window)
+		defer close(behind)
+		cl.beside.Go(func() {
+			for f := range behind {
+				time.Sleep(time.Until(f.at.Add(50 * time.Millisecond)))
+				_ = cl.framer.WriteWindowUpdate(1, uint32(f.octets))
+			}
+		})
+		got, frames := 0, 0
+		for over := false; !over; frames++ {
+			f, ok := cl.until(wire.FrameData).(*wire.DataFrame)
+			if !ok {
+				t.Fatalf("the connection ended after %d octets in %d frames", got, frames)
+			}
+			over = f.StreamEnded()
+			got += len(f.Data())
+			behind <- taken{len(f.Data()), time.Now()}
+		}
+		if got != pieces*size || frames > 2*pieces {
+			t.Errorf("got %d octets in %d frames", got, frames)
+		}
+	})
+}

@@ -167,7 +167,16 @@ func in(d time.Duration) time.Time {
 	return time.Now().Add(d)
 }
 
-// Read reads the body.
+// readable is how much of what was received may be read. The last octet of a body of known length waits for the end of the
+// stream: until then, more may come, and an upstream that had the whole length would take the request for a right one.
+func (s *Stream) readable() int {
+	if s.Length > 0 && s.received >= s.Length && !s.remoteEnded {
+		return s.buffer.Len() - 1
+	}
+	return s.buffer.Len()
+}
+
+// Read reads the body. Of one with a known length, the last octet comes when the client has ended the stream.
 func (s *Stream) Read(p []byte) (int, error) {
 	c := s.c
 	c.mu.Lock()
@@ -177,8 +186,8 @@ func (s *Stream) Read(p []byte) (int, error) {
 		switch {
 		case s.deaf:
 			return 0, errClosed
-		case s.buffer.Len() > 0 && len(p) > 0:
-			n, _ := s.buffer.Read(p)
+		case s.readable() > 0 && len(p) > 0:
+			n, _ := s.buffer.Read(p[:min(len(p), s.readable())])
 			s.giveBack(n)
 			c.giveBack(n)
 			return n, nil
@@ -262,7 +271,7 @@ func (s *Stream) Write(p []byte) (int, error) {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var by time.Time
+	var by, grown time.Time // until when a window is waited for, and until when a small one may grow
 	for n := 0; ; {
 		if err := s.writable(); err != nil {
 			return n, err
@@ -274,34 +283,51 @@ func (s *Stream) Write(p []byte) (int, error) {
 			c.flush()
 			continue
 		}
-		if room := min(s.window, c.window, int64(c.frame)); room > 0 && len(c.out) < outSize {
-			k := min(len(p)-n, int(room))
-			s.data(p[n:n+k], k == len(p)-n || k >= 1<<10)
+		patient := grown.IsZero() || time.Now().Before(grown)
+		if k := s.room(len(p)-n, patient); k > 0 {
+			s.data(p[n:n+k], k == len(p)-n || k >= 8)
 			n += k
-			by = time.Time{}
+			by, grown = time.Time{}, time.Time{}
 			if len(c.out) >= flushSize {
 				c.flush()
 			}
 			continue
 		}
 		c.flush() // who waits for a window must have said everything
-		if s.err != nil || min(s.window, c.window) > 0 && len(c.out) < outSize {
+		if s.err != nil || s.room(len(p)-n, patient) > 0 {
 			continue
 		}
 		if by.IsZero() {
 			by = in(s.WriteTimeout)
 		}
+		until := by
+		if s.room(len(p)-n, false) > 0 {
+			if grown.IsZero() {
+				grown = time.Now().Add(growTime)
+			}
+			until = grown
+		}
 		s.blocked = true
 		c.blocked++
-		ok := s.wait(by)
+		ok := s.wait(until)
 		c.blocked--
 		s.blocked = false
-		if !ok {
+		if !ok && until == by {
 			s.abort(errUnread)
 			s.reset(Cancel)
 			return n, s.err
 		}
 	}
+}
+
+// room is how much of n octets may be sent now. Who is patient does not send a small part of them.
+func (s *Stream) room(n int, patient bool) int {
+	c := s.c
+	k := max(0, min(n, int(min(s.window, c.window, int64(c.frame)))))
+	if len(c.out) >= outSize || patient && k < min(n, 1<<10) {
+		return 0
+	}
+	return k
 }
 
 // Flush sends what is here.

@@ -14,6 +14,11 @@ const (
 	flushSize = 16 << 10 // that much is sent without being asked to
 	outSize   = 64 << 10 // that much waits at most, besides what is being sent
 	writeSize = 16 << 10 // of one write, which has the time that a write may take
+
+	// growTime is how long a window that has room for little may take to have room for more. A client that opens its
+	// windows by what it was sent, frame by frame, would else get frames that become ever smaller: each cut that a
+	// window makes comes back with the next one (the silly window syndrome, RFC 1122 section 4.2.3.4).
+	growTime = 10 * time.Millisecond
 )
 
 // buffer is what frames are appended to.
@@ -174,15 +179,15 @@ func (s *Stream) block(end bool) {
 	}
 }
 
-// data appends one DATA frame. whole: no small window has cut it short.
-func (s *Stream) data(p []byte, whole bool) {
+// data appends one DATA frame. fair: it is not the client's doing that it is small.
+func (s *Stream) data(p []byte, fair bool) {
 	c := s.c
 	b := c.buffer()
 	s.lastFlags, s.lastSent = len(b)+4, c.sent
 	c.out = append(appendFrame(b, len(p), frameData, 0, s.id), p...)
 	s.window -= int64(len(p))
 	c.window -= int64(len(p))
-	if whole {
+	if fair {
 		c.calm.sent()
 	}
 }

@@ -169,8 +169,8 @@ func (c *Compiler) Load(ctx context.Context, wasm []byte) (*Code, error) {
 		c.codes[digest] = code
 		c.work.Go(func() {
 			code.err = c.compile(code, wasm)
+			code.Release() // first: who waits may count on being the last one out
 			close(code.ready)
-			code.Release()
 		})
 	}
 	code.refs++
