@@ -69,7 +69,8 @@ const (
 	checkMeans    = 20                     // but at least so many answers' time;
 	doubtTime     = 2 * time.Second        // at first so long, when it is much higher than the one before,
 	doubtMeans    = 5                      // or so many answers' time
-	moreRate      = 1.2                    // of throughput: more than before
+	moreRate      = 1.2                    // of throughput: more than before,
+	muchRate      = 1.5                    // and so much more that it is no chance
 	firstStep     = 0.5                    // what a trial lowers the limit to while the least is not known,
 	nextStep      = 0.7                    // and later
 	overloadShare = 10                     // one answer in so many may tell of overload
@@ -167,7 +168,7 @@ func (t *trend) closed(b *Bounds, limit int, now, mean time.Duration, rate float
 		t.highs = 0
 	}
 	if !t.pressed {
-		if t.climbed > 0 && rate < moreRate*t.climbed { // twice as many were of no use
+		if t.climbed > 0 && rate < muchRate*t.climbed { // twice as many were of little use: go there step by step
 			t.climbed, t.eager = 0, false
 			return limit / 2
 		}
