@@ -26,7 +26,7 @@ var layers = [][]string{
 	{"gateway", "gateway/bench", "gateway/conformance", "gateway/bench/plain", "sdk/conformance", "sdk/plugintest/compile", "sdk/go/example", "sdk/go/conformance", "examples/*", "examples/sandbox/*", "examples/authorization-service/*", "plugins/*"},
 	{"gateway/admin", "gateway/console", "gateway/project", "sdk/plugintest", "plugins/redact/placeholder"},
 	{"gateway/server", "gateway/fleet", "gateway/project/trial", "plugins/redact/detect"},
-	{"gateway/policy", "gateway/explain", "gateway/project/world", "gateway/proxy", "gateway/plugin/abi1", "gateway/plugin/proxywasm"},
+	{"gateway/policy", "gateway/reception", "gateway/explain", "gateway/project/world", "gateway/proxy", "gateway/plugin/abi1", "gateway/plugin/proxywasm"},
 	{"gateway/upstream", "gateway/plugin", "gateway/fetch", "gateway/ledger", "gateway/replay", "gateway/usage", "gateway/account", "gateway/person", "gateway/listener"},
 	{"gateway/plugin/code", "gateway/plugin/shared", "gateway/desync", "gateway/person/session", "gateway/person/team"},
 	{"gateway/config", "gateway/ledger/record", "gateway/carrier", "gateway/provider/openai", "gateway/provider/providertest"},

@@ -18,6 +18,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/manifest"
 	"github.com/postern-gateway/postern/gateway/notation"
 	"github.com/postern-gateway/postern/gateway/overload"
+	"github.com/postern-gateway/postern/gateway/person/settings"
 	"github.com/postern-gateway/postern/gateway/privacy"
 	"github.com/postern-gateway/postern/gateway/route"
 	"github.com/postern-gateway/postern/gateway/secret"
@@ -34,8 +35,9 @@ type Config struct {
 	Vault     vault.Config // Dir and Log are filled in by whoever opens it
 	Ledger    Ledger
 	Usage     Usage
-	Privacy   *privacy.Policy // never nil; checked against all that follows
-	Admin     *Admin          // nil: no admin listener
+	Accounts  *settings.Settings // nil: nobody signs in
+	Privacy   *privacy.Policy    // never nil; checked against all that follows
+	Admin     *Admin             // nil: no admin listener
 	Telemetry Telemetry
 	Listeners []*Listener // in file order, like everything below
 	Plugins   []*Plugin

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hcldec"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/postern-gateway/postern/gateway/person/settings"
 	"github.com/postern-gateway/postern/gateway/privacy"
 	"github.com/postern-gateway/postern/gateway/privacy/field"
 	"github.com/postern-gateway/postern/gateway/schema"
@@ -62,7 +63,9 @@ func (l *loader) leaves(blocks hcl.Blocks) {
 	}
 
 	l.config.Privacy = privacy.Read(l.Findings, one("privacy"), l.upstreams.Names(), l.plugins.Names())
-
+	if s = one("accounts"); s.Given {
+		l.config.Accounts = settings.Read(l.Reader, s, l.config.Gateway.Name)
+	}
 	if s = one("admin"); s.Given {
 		l.admin(s)
 	}

@@ -18,6 +18,10 @@ func (l *loader) privacy() {
 	f.Access, f.Traces = c.Telemetry.AccessLog, c.Telemetry.TraceEndpoint != ""
 	f.Encrypted = !slices.ContainsFunc(c.Listeners, func(li *Listener) bool { return li.TLS == nil })
 	f.Stores = append(f.Stores, privacy.Storing{Feature: field.Accounts, Keep: privacy.WithAccount, At: c.State.Range})
+	if a := c.Accounts; a != nil {
+		f.Stores = append(f.Stores, privacy.Storing{Feature: field.People, Keep: privacy.WithAccount, At: a.Range},
+			privacy.Storing{Feature: field.Sessions, Keep: a.Sessions.Absolute, At: a.Range})
+	}
 	for i, r := range c.Routes {
 		l.way(r, &f.Ways[i])
 	}

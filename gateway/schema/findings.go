@@ -124,7 +124,7 @@ func (f *Findings) elsewhere(d *hcl.Diagnostic, all []*Block) {
 			}
 		}
 	}
-	if slices.Contains([]string{"accounts", "fleet"}, kind) {
+	if kind == "fleet" {
 		d.Detail = fmt.Sprintf("This version of Postern does not act on %s blocks, so it does not accept any. Remove it.", kind)
 	}
 }

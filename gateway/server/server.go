@@ -28,6 +28,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/privacy/notice"
 	"github.com/postern-gateway/postern/gateway/provider"
 	"github.com/postern-gateway/postern/gateway/proxy"
+	"github.com/postern-gateway/postern/gateway/reception"
 	"github.com/postern-gateway/postern/gateway/replay"
 	"github.com/postern-gateway/postern/gateway/state"
 	"github.com/postern-gateway/postern/gateway/telemetry"
@@ -116,8 +117,13 @@ func New(ctx context.Context, c Config, cfg *config.Config) (_ *Server, err erro
 		return nil, err
 	}
 	undo = append(undo, func(ctx context.Context) error { return first.close(ctx, nil) })
-	if err := s.Policies().Keep(ctx, cfg.Privacy); err != nil {
+	if err := s.publish(ctx, cfg); err != nil {
 		return nil, err
+	}
+	if s.storage.People != nil {
+		if err := s.storage.People.Start(); err != nil {
+			return nil, err
+		}
 	}
 	s.accessLog.Store(cfg.Telemetry.AccessLog)
 	s.current.Store(first)
@@ -137,6 +143,20 @@ func New(ctx context.Context, c Config, cfg *config.Config) (_ *Server, err erro
 
 // Policies are the versions of the privacy policy that were ever in a configuration it ran with.
 func (s *Server) Policies() *notice.Archive { return &notice.Archive{Store: s.storage.Store} }
+
+// publish keeps the version of the policy that a configuration has, and lets people be asked for what is in force.
+func (s *Server) publish(ctx context.Context, cfg *config.Config) error {
+	if err := s.Policies().Keep(ctx, cfg.Privacy); err != nil || s.storage.People == nil {
+		return err
+	}
+	var list []*notice.Edition
+	var err error
+	if cfg.Privacy.Written {
+		list, err = s.Policies().List(ctx)
+	}
+	s.storage.People.Publish(list)
+	return err
+}
 
 // newID mints an exchange's id: node, boot, sequence.
 func (s *Server) newID() string {
@@ -187,7 +207,7 @@ func (s *Server) apply(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Policies().Keep(ctx, cfg.Privacy); err != nil {
+	if err := s.publish(ctx, cfg); err != nil {
 		return errors.Join(err, next.close(ctx, old))
 	}
 	// A listener that is new must find its routes, one that goes may not lose them: while the sockets are reconciled, both
@@ -225,6 +245,8 @@ func fixed(old, next *config.Config) error {
 		return fmt.Errorf("%s: the ledger block can not change while the gateway runs: restart it", next.Ledger.Range)
 	case old.Usage.Keep != next.Usage.Keep || old.Usage.Sums != next.Usage.Sums:
 		return fmt.Errorf("%s: the usage block can not change while the gateway runs: restart it", next.Usage.Range)
+	case !old.Accounts.Same(next.Accounts):
+		return errors.New("the accounts block can not change while the gateway runs: restart it")
 	case !reflect.DeepEqual(adminOf(old), adminOf(next)):
 		return errors.New("the admin block can not change while the gateway runs: restart it")
 	case old.Gateway.Name != next.Gateway.Name:
@@ -381,6 +403,7 @@ type Storage struct {
 	Vault    *vault.Vault // keys of what is sealed for people and accounts
 	Ledger   *ledger.Ledger
 	Accounts *account.Directory
+	People   *reception.Desk // nil without an accounts block
 	Replays  *replay.Store
 	Usage    *usage.Book
 	opened   []io.Closer // of these, in the order in which they were opened
@@ -422,6 +445,13 @@ func (s *Storage) open(ctx context.Context, b state.Backend, cfg *config.Config,
 		return err
 	}
 	s.opened = append(s.opened, s.Accounts)
+	if cfg.Accounts != nil {
+		s.People, err = reception.Open(ctx, reception.Config{Store: s.Store, Vault: s.Vault, Accounts: s.Accounts, Ledger: s.Ledger, Settings: cfg.Accounts, Log: log})
+		if err != nil {
+			return err
+		}
+		s.opened = append(s.opened, s.People)
+	}
 	if s.Replays, err = replay.Open(ctx, replay.Config{Store: s.Store, Vault: s.Vault, Prefix: "replay/", Log: log}); err != nil {
 		return err
 	}

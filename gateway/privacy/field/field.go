@@ -29,7 +29,8 @@ const (
 	Replays   Feature = "replays"   // first replies, for requests that come again under an idempotency key
 	State     Feature = "state"     // what plugins with the grant state keep in memory
 	Cache     Feature = "cache"     // what plugins with the grant cache keep in memory, apart for each account
-	People    Feature = "people"    // who signs in: addresses, passwords, sessions, teams, consents
+	People    Feature = "people"    // who signs in: addresses, passwords, teams, consents
+	Sessions  Feature = "sessions"  // where they are signed in
 	Usage     Feature = "usage"     // a record of every call; always there
 	Sums      Feature = "sums"      // what an account's calls of each hour and day come to; always there
 	Creations Feature = "creations" // outputs that are kept for their owner
@@ -94,7 +95,7 @@ func All() []Field {
 		{Name: "person.password", Class: "security", About: Text{"a slow hash of the password, never the password", "密码的慢哈希值（不保存密码本身）"}, Feature: People, Records: []string{"person.private.Hash"}},
 		{Name: "person.factors", Class: "security", About: Text{"second factors: one-time code secrets and public keys of passkeys", "双重验证：一次性验证码密钥与通行密钥公钥"}, Feature: People,
 			Records: []string{"person/factor.Set.*", "person.private.Misses"}},
-		{Name: "person.sessions", Class: "security", About: Text{"sessions that are signed in", "登录会话"}, Feature: People, Records: []string{"person/session.Session.*", "person.entry.Epoch"}},
+		{Name: "person.sessions", Class: "security", About: Text{"sessions that are signed in", "登录会话"}, Feature: Sessions, Records: []string{"person/session.Session.*", "person.entry.Epoch"}},
 		{Name: "person.links", Class: "security", About: Text{"links that were mailed and steps of a sign-in that are not complete", "已发送的邮件链接与未完成的登录步骤"}, Feature: People,
 			Records: []string{"person/token.Token.*", "person/token.Letter.*"}},
 		{Name: "person.attempts", Class: "security", About: Text{"failed attempts to sign in, by person and network", "按个人与网络统计的登录失败次数"}, Feature: People},
@@ -106,7 +107,7 @@ func All() []Field {
 		{Name: "client_program", Class: "device", About: Text{"the program and language that a request names", "请求中的程序与语言信息"},
 			Attributes: []string{"request.user_agent"}, Headers: []string{"user-agent", "accept-language", "sec-ch-ua", "sec-ch-ua-mobile", "sec-ch-ua-platform"}},
 		{Name: "client_page", Class: "device", About: Text{"the web page that a request comes from", "发出请求的网页"}, Headers: []string{"origin", "referer"}},
-		{Name: "person.devices", Class: "device", About: Text{"the network and program that a session was begun from", "登录时的网络与程序"}, Feature: People, Records: []string{"person/session.sessionRecord.Sealed", "person/session.origin.*"}},
+		{Name: "person.devices", Class: "device", About: Text{"the network and program that a session was begun from", "登录时的网络与程序"}, Feature: Sessions, Records: []string{"person/session.sessionRecord.Sealed", "person/session.origin.*"}},
 		{Name: "header.other", Class: "device", About: Text{"other fields that a program puts into a request's head", "程序写入请求头的其他字段"},
 			Attributes: []string{"request.headers", "response.headers"}, Headers: []string{"*"}},
 
