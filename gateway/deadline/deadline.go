@@ -23,21 +23,33 @@ type Context struct {
 
 // Begin makes c end after limit, or with its parent, and returns it. End must be called when what it was for is over.
 func (c *Context) Begin(parent context.Context, limit time.Duration) context.Context {
-	c.parent, c.at = parent, time.Now().Add(limit)
-	if at, ok := parent.Deadline(); ok && at.Before(c.at) {
-		c.at = at
-	}
+	return c.BeginUntil(parent, time.Now().Add(limit))
+}
+
+// BeginUntil is Begin with the time at which c ends.
+func (c *Context) BeginUntil(parent context.Context, at time.Time) context.Context {
+	c.parent, c.at, c.ended = parent, Earlier(parent, at), false
 	return c
 }
 
+// Earlier is the earlier of at, where that is not zero, and ctx's deadline; zero without either.
+func Earlier(ctx context.Context, at time.Time) time.Time {
+	if by, ok := ctx.Deadline(); ok && (at.IsZero() || by.Before(at)) {
+		return by
+	}
+	return at
+}
+
 // End ends c with context.Canceled, unless it has ended already, and frees what it holds. It may be called more than once.
-func (c *Context) End() {
+// fresh says that nobody has asked for the channel, and so nobody has kept c: it may begin again.
+func (c *Context) End() (fresh bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ended = true
 	if c.cancel != nil {
 		c.cancel()
 	}
+	return c.inner == nil
 }
 
 // made is c as context made it. mu is held.

@@ -146,3 +146,29 @@ func TestHammer(t *testing.T) {
 		cancel()
 	}
 }
+
+// TestAgain: one that nobody has waited for begins again, and ends then and not before; who has waited has it for ever.
+func TestAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var c Context
+		c.Begin(t.Context(), time.Second)
+		time.Sleep(time.Minute)
+		if c.Err() == nil {
+			t.Error("its time was over")
+		}
+		c = Context{}
+		c.BeginUntil(t.Context(), time.Now().Add(time.Second))
+		if !c.End() {
+			t.Error("nobody has waited")
+		}
+		c.BeginUntil(t.Context(), time.Now().Add(time.Hour))
+		if c.Err() != nil {
+			t.Errorf("begun again: %v", c.Err())
+		}
+		<-c.Done()
+		if c.End() {
+			t.Error("somebody has waited")
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -124,5 +125,31 @@ func TestEventStream(t *testing.T) {
 	}
 	if (Header{}).EventStream() {
 		t.Error("no content type is an event stream")
+	}
+}
+
+// TestFieldValueEverywhere: what no value holds is found wherever it stands, and beside whatever.
+func TestFieldValueEverywhere(t *testing.T) {
+	t.Parallel()
+	for length := 1; length <= 40; length++ {
+		for at := range length {
+			for c := range 256 {
+				for _, fill := range []byte{'!', 0x80, 0xff} {
+					b := bytes.Repeat([]byte{fill}, length)
+					b[at] = byte(c)
+					inside := at > 0 && at < length-1
+					want := c > ' ' && c != 0x7f || (c == ' ' || c == '\t') && inside
+					if got := FieldValue(b); got != want {
+						t.Fatalf("octet %#x at %d of %d, among %#x: %v", c, at, length, fill, got)
+					}
+					if got := FieldValue(string(b)); got != want {
+						t.Fatalf("as text, octet %#x at %d of %d, among %#x: %v", c, at, length, fill, got)
+					}
+				}
+			}
+		}
+	}
+	if tabs := "a\tb\tc\td\te\tf"; !FieldValue(tabs) || FieldValue(tabs+"\x00g") {
+		t.Error("tabs hide what stands behind them, or are taken for it")
 	}
 }

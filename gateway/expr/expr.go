@@ -30,6 +30,7 @@ type Scope struct {
 // Program is one compiled expression. It does not change and is safe for concurrent use.
 type Program struct {
 	root   *node
+	value  []byte // of a constant, in the encoding of sdk/abi
 	source string
 	at     hcl.Range
 	since  exchange.Phase
@@ -66,6 +67,11 @@ func Compile(e hcl.Expression, scope Scope, want cty.Type) (*Program, hcl.Diagno
 		p.since = max(p.since, since)
 	}
 	slices.Sort(p.uses)
+	if root.isConstant() {
+		if value, err := root.append(nil, nil); err == nil {
+			p.value = value
+		}
+	}
 	return p, c.diags
 }
 
@@ -78,6 +84,9 @@ func (p *Program) String(x *exchange.Exchange) (string, error) { return p.root.t
 
 // Append appends the value as a Value of sdk/abi. dst is returned as it was with an error.
 func (p *Program) Append(dst []byte, x *exchange.Exchange) ([]byte, error) {
+	if p.value != nil {
+		return append(dst, p.value...), nil
+	}
 	out, err := p.root.append(dst, x)
 	if err != nil {
 		return dst, err

@@ -45,25 +45,26 @@ func (r *Result) Apply(x *exchange.Exchange, header *exchange.Header, body []byt
 	return after, changed
 }
 
-// textsRoom is how much memory for names and values is taken at a time. What is written there stays as long as any of it is
+// textsRoom is how much memory for values is taken at a time. What is written there stays as long as any of it is
 // in use, so a longer one has memory of its own.
 const textsRoom = 256
 
-// field is an operation's name and value. Those of one exchange share their memory, which is what most of the work was.
+// field is an operation's name and value. Values share their memory, which is what most of the work was.
 func (r *Result) field(op *Op) (name, value string) {
-	size := len(op.Key) + len(op.Value)
-	if size > textsRoom/2 {
-		return string(op.Key), string(op.Value)
+	name, ok := r.names.Known(op.Key)
+	if !ok { // another one of the same result has taken its place
+		name = string(op.Key)
 	}
-	if r.texts.Cap()-r.texts.Len() < size {
+	if len(op.Value) > textsRoom/2 {
+		return name, string(op.Value)
+	}
+	if r.texts.Cap()-r.texts.Len() < len(op.Value) {
 		r.texts = strings.Builder{}
 		r.texts.Grow(textsRoom)
 	}
 	start := r.texts.Len()
-	r.texts.Write(op.Key)
 	r.texts.Write(op.Value)
-	both := r.texts.String()[start:]
-	return both[:len(op.Key)], both[len(op.Key):]
+	return name, r.texts.String()[start:]
 }
 
 func setAttribute(x *exchange.Exchange, name string, value abi.Value) {

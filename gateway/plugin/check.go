@@ -100,7 +100,7 @@ func (c *checker) op(r *Result, op *Op) error {
 		if !c.head {
 			return Broke("headers can not be changed at %s", eventName(c.event.Kind))
 		}
-		return c.header(op)
+		return c.header(r, op)
 	case abi.OpAttribute:
 		return c.attribute(r, op)
 	case abi.OpBodyReplace, abi.OpBodyDrop, abi.OpBodySplice:
@@ -178,12 +178,15 @@ func (c *checker) fetch(r *Result, op *Op) error {
 	return nil
 }
 
-func (c *checker) header(op *Op) error {
-	if !exchange.FieldName(op.Key) {
-		return Broke("header name %q is not a lower-case token", op.Key)
-	}
-	if exchange.Framing(op.Key) {
-		return Broke("header %s is the gateway's own", op.Key)
+func (c *checker) header(r *Result, op *Op) error {
+	if _, known := r.names.Known(op.Key); !known {
+		if !exchange.FieldName(op.Key) {
+			return Broke("header name %q is not a lower-case token", op.Key)
+		}
+		if exchange.Framing(op.Key) {
+			return Broke("header %s is the gateway's own", op.Key)
+		}
+		r.names.Keep(op.Key)
 	}
 	if op.Code == abi.OpHeaderRemove {
 		if len(op.Value) > 0 {

@@ -47,7 +47,7 @@ func (s *Session) yield(left int64) int64 {
 	if s.ctx.Err() != nil {
 		panic(errStopped)
 	}
-	if at := ends(s.ctx, s.until); !at.IsZero() && time.Now().After(at) {
+	if at := s.ends(); !at.IsZero() && time.Now().After(at) {
 		panic(errStopped)
 	}
 	next := min(slice, s.budget)

@@ -18,9 +18,11 @@ import (
 // manifest's hook declares.
 type Event struct {
 	Kind      abi.Event
-	Now       int64     // by the wall clock, in nanoseconds since 1970; 0, or in a Host with a clock of its own: what the Host's clock says
-	Until     time.Time // when the stage's time is over; zero: when the context says so alone
-	Stage     int       // index into the stages the Pool was loaded with
+	Now       int64         // by the wall clock, in nanoseconds since 1970; 0, or in a Host with a clock of its own: what the Host's clock says
+	Began     time.Time     // when Within began; zero: the stage's time is over when the context says so alone
+	Within    time.Duration // the stage's time
+	Number    uint64        // the exchange's, the same in all its events and in few others; 0: the ABI makes one
+	Stage     int           // index into the stages the Pool was loaded with
 	Exchange  *exchange.Exchange
 	Arguments []*expr.Program // the stage's per-request arguments; Pool.Call fills it in
 	HasBody   bool            // Body is given, even if empty
@@ -33,6 +35,14 @@ type Event struct {
 	Awaited   int             // how often the stage has awaited for this event; the last one's answers are Body when Kind is EventFetched
 }
 
+// Until is when the stage's time is over; zero: when the context says so alone.
+func (e *Event) Until() time.Time {
+	if e.Began.IsZero() {
+		return time.Time{}
+	}
+	return e.Began.Add(e.Within)
+}
+
 // Result is what a plugin decided, checked against the rules of its phase (see check). It may be used again; its slices
 // are valid until then. The zero value is ready.
 type Result struct {
@@ -40,13 +50,19 @@ type Result struct {
 	Ops    []Op
 	Fuel   int64 // the CPU the event used, in units of about one instruction; a Pool sets it, also for a fault
 	buffer []byte
-	texts  strings.Builder // names and values of header fields that were set
+	names  exchange.Names  // of header fields, which plugins use again and again
+	texts  strings.Builder // values of header fields that were set
+	brief  bool
 }
 
 // Reset empties the result and keeps its memory.
 func (r *Result) Reset() {
-	r.Action, r.Ops, r.Fuel, r.buffer = abi.ActionContinue, r.Ops[:0], 0, r.buffer[:0]
+	r.Action, r.Ops, r.Fuel, r.buffer, r.brief = abi.ActionContinue, r.Ops[:0], 0, r.buffer[:0], false
 }
+
+// Brief tells that the event took no time worth a look at the clock: an instance was free, and the guest computed for
+// microseconds and asked nothing of the host.
+func (r *Result) Brief() bool { return r.brief }
 
 // Trim lets go of the memory of a large result: an exchange may last for hours, and the result with it.
 func (r *Result) Trim() {

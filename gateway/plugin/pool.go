@@ -15,6 +15,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/deadline"
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/plugin/code"
 	"github.com/postern-gateway/postern/sdk/abi"
@@ -29,6 +30,8 @@ const (
 	queuePerInstance = 256
 	// maxDetail bounds a fault's text, which may hold a guest's whole stack.
 	maxDetail = 2 << 10
+	// briefFuel is what a brief event uses at most: some 10 microseconds' worth.
+	briefFuel = 1 << 14
 )
 
 // Pool is a plugin as one configuration uses it: any number of events may be handed to it at once, and a bounded number of
@@ -77,6 +80,7 @@ type instance struct {
 	ctx     guestContext
 	memory  int64
 	begun   int64 // its memory when it was configured
+	ready   bool  // it was free when the event came
 }
 
 // waiter is an event waiting for an instance. It gets one, or nil with the right to make one.
@@ -229,7 +233,7 @@ func (p *pool) call(ctx context.Context, ev *Event, res *Result) error {
 		return p.failing(err)
 	}
 	i.session.Begin(ctx, ev.Exchange)
-	i.session.until, i.session.grown = ev.Until, false
+	i.session.event, i.session.grown = ev, false
 	i.ctx.Context = ctx
 	given := p.limits.CPU + time.Duration((len(ev.Body)+1023)/1024)*p.limits.CPUPerKiB
 	i.gauge.fill(i.session, given, p.limits.Depth)
@@ -242,7 +246,7 @@ func (p *pool) call(ctx context.Context, ev *Event, res *Result) error {
 	i.session.End()
 	i.ctx.Context = nil
 	if err == nil && res.Action != abi.ActionError {
-		res.Fuel = used
+		res.Fuel, res.brief = used, i.ready && used < briefFuel && i.session.calls == 0
 		p.give(i, used, true)
 		return nil
 	}
@@ -293,6 +297,7 @@ func (p *pool) take(ctx context.Context, ev *Event, phase exchange.Phase) (*inst
 		i := p.free[n-1]
 		p.free = p.free[:n-1]
 		p.mu.Unlock()
+		i.ready = true
 		return i, nil
 	}
 	if p.total < p.limits.Instances {
@@ -308,18 +313,18 @@ func (p *pool) take(ctx context.Context, ev *Event, phase exchange.Phase) (*inst
 	w := &waiter{turn: make(chan *instance, 1)}
 	p.waiters = append(p.waiters, w)
 	p.mu.Unlock()
-	return p.wait(ctx, ev.Until, phase, w)
+	return p.wait(ctx, ev.Until(), phase, w)
 }
 
 func (p *pool) wait(ctx context.Context, until time.Time, phase exchange.Phase, w *waiter) (*instance, error) {
 	f := &Fault{Plugin: p.plugin.Name, Phase: phase, Kind: Busy, Detail: "no instance became free in time"}
-	patience := p.limits.Queue
-	if at := ends(ctx, until); !at.IsZero() {
-		if left := time.Until(at); left < patience {
-			patience, f.Kind, f.Err = left, Timeout, context.DeadlineExceeded
+	longest := p.limits.Queue
+	if at := deadline.Earlier(ctx, until); !at.IsZero() {
+		if left := time.Until(at); left < longest {
+			longest, f.Kind, f.Err = left, Timeout, context.DeadlineExceeded
 		}
 	}
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(longest)
 	defer timer.Stop()
 	select {
 	case i := <-w.turn:
@@ -380,7 +385,7 @@ func (p *pool) give(i *instance, used int64, sound bool) {
 	p.mu.Lock()
 	p.fuel += used
 	p.memory += size - i.memory
-	i.memory = size
+	i.memory, i.ready = size, false
 	if sound {
 		p.inRow, p.probing, p.rest = 0, false, 0
 	} else {

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/deadline"
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/plugin/shared"
 	"github.com/postern-gateway/postern/sdk/abi"
@@ -67,13 +68,14 @@ type Session struct {
 	random   io.Reader
 
 	ctx      context.Context
-	until    time.Time // when the event's time is over; zero: when ctx says so alone
+	event    *Event // nil while a stage is configured, and outside a module
 	exchange *exchange.Exchange
 	budget   int64 // fuel that the guest has not been given yet
 	settled  bool  // the guest has used all of what it was given
 	calls    int
-	waited   time.Duration // in host operations
-	spare    *patience     // of the last one
+	waited   time.Duration     // in host operations
+	asked    time.Time         // when the last one that may wait began
+	spare    *deadline.Context // of the last one
 	logged   int
 	dropped  int
 	grown    bool // the guest was refused memory
@@ -119,7 +121,7 @@ func NewSession(h *Host, p *config.Plugin) *Session {
 
 // Begin starts the budget of an event. x is nil while a stage is configured.
 func (s *Session) Begin(ctx context.Context, x *exchange.Exchange) {
-	s.ctx, s.until, s.exchange, s.calls, s.waited, s.logged, s.dropped = ctx, time.Time{}, x, 0, 0, 0, 0
+	s.ctx, s.event, s.exchange, s.calls, s.waited, s.logged, s.dropped = ctx, nil, x, 0, 0, 0, 0
 }
 
 // End closes the event: what was dropped of its log is said once.
@@ -131,7 +133,7 @@ func (s *Session) End() {
 	if s.waited >= s.limits.Wait {
 		s.log.LogAttrs(s.ctx, slog.LevelWarn, "plugin's host operations waited too long", slog.Duration("waited", s.waited))
 	}
-	s.ctx, s.exchange = context.Background(), nil
+	s.ctx, s.event, s.exchange = context.Background(), nil, nil
 }
 
 func (s *Session) granted(capability string) bool {
@@ -235,6 +237,42 @@ func (s *Session) Random(b []byte) error {
 	}
 	_, err := io.ReadFull(s.random, b)
 	return err
+}
+
+// ends is when the event's time is over; zero: nothing says so.
+func (s *Session) ends() time.Time {
+	if s.event == nil {
+		return deadline.Earlier(s.ctx, time.Time{})
+	}
+	return deadline.Earlier(s.ctx, s.event.Until())
+}
+
+// patience begins an operation that may wait: until the event's time is over, or what is left of limits.wait.
+// ErrUnavailable when the event's operations have waited long enough.
+func (s *Session) patience() (*deadline.Context, error) {
+	left := s.limits.Wait - s.waited
+	if left <= 0 {
+		return nil, fmt.Errorf("%w: the event's operations have waited %s already", ErrUnavailable, s.waited)
+	}
+	s.asked = time.Now()
+	at := s.asked.Add(left)
+	if ends := s.ends(); !ends.IsZero() && ends.Before(at) {
+		at = ends
+	}
+	p := s.spare
+	if p == nil {
+		p = new(deadline.Context)
+	}
+	p.BeginUntil(s.ctx, at)
+	return p, nil
+}
+
+// served ends an operation that patience began. The next one uses its context again, where nobody has kept it.
+func (s *Session) served(p *deadline.Context) {
+	s.waited += time.Since(s.asked)
+	if s.spare = nil; p.End() {
+		s.spare = p
+	}
 }
 
 // State is the plugin's shared state; it needs the grant state.

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"context"
-	"time"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/plugin"
@@ -31,7 +30,7 @@ func (r *Run) Answer(ctx context.Context, status int, header *exchange.Header) {
 				continue
 			}
 		}
-		t.began = time.Time{}
+		t.pause()
 		t.event = plugin.Event{Kind: abi.EventResponse, Stage: s.number, Exchange: r.x, Carry: r.carry(s), Gone: r.gone}
 		if t.call(ctx, s) != nil {
 			continue

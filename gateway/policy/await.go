@@ -62,7 +62,8 @@ func (t *turn) await(ctx context.Context, s *stage, all time.Time) error {
 			until = last
 		}
 		t.spent = time.Since(t.began)
-		err = t.hand(ctx, s, until)
+		err = t.hand(ctx, s, until.Sub(t.began))
+		t.look()
 		answers.Release()
 		if err != nil {
 			return err

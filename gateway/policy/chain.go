@@ -8,6 +8,7 @@ package policy
 import (
 	"context"
 	"errors"
+	"hash/maphash"
 	"log/slog"
 	"sync"
 	"time"
@@ -42,6 +43,7 @@ type Chain struct {
 	memories int // how many carries an exchange has
 	marks    int // how many "done" marks
 	filters  bool
+	seed     maphash.Seed // of exchange numbers
 	log      *slog.Logger
 	turns    sync.Pool // of *turn
 }
@@ -59,7 +61,7 @@ type stage struct {
 
 // New builds the chain of a route.
 func New(c Config) *Chain {
-	chain := &Chain{log: c.Log}
+	chain := &Chain{log: c.Log, seed: maphash.MakeSeed()}
 	type use struct {
 		policy, plugin string
 		nth            int
@@ -98,6 +100,7 @@ func New(c Config) *Chain {
 	chain.memories, chain.marks = len(memories), id
 	chain.turns.New = func() any {
 		t := new(turn)
+		t.ran = t.few[:0]
 		t.result.Use(t.ops[:0], t.octets[:0])
 		return t
 	}
@@ -114,7 +117,8 @@ func (c *Chain) Runs(phase exchange.Phase) bool { return len(c.phases[phase]) > 
 type Run struct {
 	chain    *Chain
 	x        *exchange.Exchange
-	limit    int64 // octets of request body that may be held
+	limit    int64  // octets of request body that may be held
+	number   uint64 // what plugins know the exchange by; 0: not made yet
 	carries  [][]byte
 	done     []bool
 	gone     bool   // the client has gone
@@ -133,9 +137,17 @@ type turn struct {
 	result plugin.Result
 	began  time.Time     // when the first of the stages that follow each other at once began; zero: the next is the first
 	wall   int64         // began in nanoseconds since 1970
-	spent  time.Duration // from began to the end of the last of them
+	spent  time.Duration // from began to when the clock was looked at last
+	ran    []ran         // what has run since then
+	few    [8]ran        // memory of ran
 	ops    [4]plugin.Op
 	octets [256]byte
+}
+
+// ran is an event that was handed to a stage, before it is known how long that took.
+type ran struct {
+	metrics *telemetry.Stage
+	fuel    int64
 }
 
 // Start begins an exchange's way. bodyLimit bounds the request body that stages may ask for as a whole.
@@ -146,12 +158,16 @@ func (c *Chain) Start(x *exchange.Exchange, bodyLimit int64) *Run {
 func (r *Run) turn() *turn {
 	t := r.chain.turns.Get().(*turn)
 	t.Run, t.began = r, time.Time{}
+	if r.number == 0 {
+		r.number = max(maphash.String(r.chain.seed, r.x.ID), 1)
+	}
 	return t
 }
 
 // over gives a turn back.
 func (t *turn) over() {
 	chain := t.chain
+	t.look()
 	t.Run, t.event = nil, plugin.Event{}
 	t.result.Trim()
 	chain.turns.Put(t)
@@ -256,9 +272,9 @@ func (r *Run) Response(ctx context.Context) (*Filter, *exchange.Problem) {
 // step gives one event to one stage: a require, or a plugin. skipped tells that its when did not hold.
 func (t *turn) step(ctx context.Context, s *stage, kind abi.Event) (skipped bool, problem *exchange.Problem) {
 	if kind != abi.EventRequest {
+		t.pause()
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.began = time.Time{}
 	}
 	if s.When != nil {
 		holds, err := s.When.Bool(t.x)
@@ -278,11 +294,11 @@ func (t *turn) step(ctx context.Context, s *stage, kind abi.Event) (skipped bool
 	wants := s.Hook.Sees.Body
 	whole := kind == abi.EventRequest && wants.Mode == manifest.BodyBuffer
 	if whole {
-		// Reading it may run stages before this one, which see it pass: they use the event too.
+		// Reading it takes as long as the client does, and may run stages before this one, which see it pass.
+		t.pause()
 		if p := t.wholeBody(ctx); p != nil {
 			return false, p
 		}
-		t.began = time.Time{}
 	}
 	ev := &t.event
 	ev.Kind, ev.Stage, ev.Exchange, ev.Gone, ev.Awaited = kind, s.number, t.x, t.gone, 0
@@ -329,10 +345,11 @@ func (t *turn) call(ctx context.Context, s *stage) *exchange.Problem {
 		t.began, t.spent = time.Now(), 0
 		t.wall = t.began.UnixNano()
 	}
-	until := t.began.Add(t.spent + s.Timeout)
-	err := t.hand(ctx, s, until)
+	all := t.spent + s.Timeout
+	err := t.hand(ctx, s, all)
 	if err == nil && t.result.Action == abi.ActionAwait {
-		err = t.await(ctx, s, until)
+		t.look()
+		err = t.await(ctx, s, t.began.Add(all))
 	}
 	if err == nil {
 		return nil
@@ -349,14 +366,43 @@ func (t *turn) call(ctx context.Context, s *stage) *exchange.Problem {
 	return t.failed(ctx, s, kind, err)
 }
 
-// hand gives t.event to the stage's plugin, once. until is a deadline that waiting host operations keep.
-func (t *turn) hand(ctx context.Context, s *stage, until time.Time) error {
-	start := t.spent
-	t.event.Now, t.event.Until = t.wall+int64(start), until
-	err := s.caller.Call(ctx, &t.event, &t.result)
-	t.spent = time.Since(t.began)
-	s.metrics.Call(t.spent-start, t.result.Fuel)
+// hand gives t.event to the stage's plugin, once. within is how long after t.began the stage's time is over.
+func (t *turn) hand(ctx context.Context, s *stage, within time.Duration) error {
+	ev := &t.event
+	ev.Now, ev.Began, ev.Within, ev.Number = t.wall+int64(t.spent), t.began, within, t.number
+	err := s.caller.Call(ctx, ev, &t.result)
+	t.ran = append(t.ran, ran{metrics: s.metrics, fuel: t.result.Fuel})
+	if err != nil || !t.result.Brief() || len(t.ran) == len(t.few) {
+		t.look()
+	}
 	return err
+}
+
+// look looks at the clock, and gives the time since the last look to the stages that have run: to each as much as it
+// computed of that.
+func (t *turn) look() {
+	if len(t.ran) == 0 {
+		return
+	}
+	before := t.spent
+	t.spent = time.Since(t.began)
+	took, fuel := t.spent-before, int64(0)
+	for i := range t.ran {
+		fuel += t.ran[i].fuel + 1
+	}
+	for i := range t.ran {
+		r := &t.ran[i]
+		share := time.Duration(float64(took) * float64(r.fuel+1) / float64(fuel))
+		r.metrics.Call(share, r.fuel)
+		r.metrics = nil
+	}
+	t.ran = t.ran[:0]
+}
+
+// pause lets time pass that is no stage's.
+func (t *turn) pause() {
+	t.look()
+	t.began = time.Time{}
 }
 
 // failed decides what a fault of a stage means for the exchange: on_error = allow passes it on as if the stage were not

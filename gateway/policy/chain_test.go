@@ -25,7 +25,7 @@ import (
 type guest func(ev *plugin.Event, res *plugin.Result) error
 
 func (g guest) Call(_ context.Context, ev *plugin.Event, res *plugin.Result) error {
-	if ev.Until.IsZero() {
+	if ev.Until().IsZero() {
 		return errors.New("no deadline")
 	}
 	res.Reset()

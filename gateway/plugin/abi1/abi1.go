@@ -5,6 +5,7 @@ package abi1
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -108,7 +109,7 @@ type module struct{ layouts []*Layout }
 // Guest looks an instance's exports up, once: each look-up allocates a stack.
 func (m *module) Guest(ctx context.Context, instance api.Module) (plugin.Guest, error) {
 	g := &guest{
-		module: m, memory: instance.Memory(), on: instance.ExportedFunction(abi.ExportOn),
+		module: m, session: plugin.SessionOf(ctx), memory: instance.Memory(), on: instance.ExportedFunction(abi.ExportOn),
 		configure: instance.ExportedFunction(abi.ExportConfigure), grow: instance.ExportedFunction(abi.ExportGrow),
 	}
 	if err := instance.ExportedFunction(abi.ExportABI).CallWithStack(ctx, g.stack[:]); err != nil {
@@ -125,6 +126,7 @@ func (m *module) Guest(ctx context.Context, instance api.Module) (plugin.Guest, 
 
 type guest struct {
 	module              *module
+	session             *plugin.Session
 	memory              api.Memory
 	on, configure, grow api.Function
 	address, capacity   uint32
@@ -147,7 +149,7 @@ func (g *guest) buffer(packed uint64) error {
 // Configure hands a stage's configuration to the guest.
 func (g *guest) Configure(ctx context.Context, stage int) error {
 	l := g.module.layouts[stage]
-	now := plugin.SessionOf(ctx).Now(0)
+	now := g.session.Now(0)
 	view, ok := g.memory.Read(g.address, g.capacity)
 	if !ok {
 		return plugin.Broke("the frame buffer is gone")
@@ -194,7 +196,7 @@ func (g *guest) Call(ctx context.Context, ev *plugin.Event, res *plugin.Result) 
 	if !ok {
 		return plugin.Broke("the frame buffer is gone")
 	}
-	frame, err := g.module.layouts[ev.Stage].AppendFrame(view[:0], ev, plugin.SessionOf(ctx).Now(ev.Now))
+	frame, err := g.module.layouts[ev.Stage].AppendFrame(view[:0], ev, g.session.Now(ev.Now))
 	if err != nil {
 		return err
 	}
@@ -257,16 +259,16 @@ func Decode(res *plugin.Result, action abi.Action, ops []byte) error {
 		if len(res.Ops) == abi.MaxResultOps {
 			return plugin.Broke("more than %d operations in one result", abi.MaxResultOps)
 		}
-		if b[1] != 0 {
+		head := binary.LittleEndian.Uint64(b)
+		if head&0xff00 != 0 {
 			return plugin.Broke("operation %d: octet 1 is not zero", len(res.Ops))
 		}
-		key := uint64(b[2]) | uint64(b[3])<<8
-		value := uint64(b[4]) | uint64(b[5])<<8 | uint64(b[6])<<16 | uint64(b[7])<<24
+		key, value := head>>16&0xffff, head>>32
 		if uint64(len(b)-abi.OpHeader) < key+value {
 			return plugin.Broke("operation %d: key and value of %d and %d octets, and %d are left", len(res.Ops), key, value, len(b)-abi.OpHeader)
 		}
 		end := abi.OpHeader + key
-		res.Ops = append(res.Ops, plugin.Op{Code: abi.Op(b[0]), Key: b[abi.OpHeader:end:end], Value: b[end : end+value : end+value]})
+		res.Ops = append(res.Ops, plugin.Op{Code: abi.Op(head), Key: b[abi.OpHeader:end:end], Value: b[end : end+value : end+value]})
 		b = b[end+value:]
 	}
 	return nil

@@ -688,6 +688,9 @@ func TestAllocations(t *testing.T) {
 		}); n != 0 {
 			t.Errorf("%s: %v allocations a call", name, n)
 		}
+		if res.Brief() != (name == "check") {
+			t.Errorf("%s: brief: %v, and what asks the host is not, whatever it computes", name, res.Brief())
+		}
 	}
 }
 

@@ -58,9 +58,7 @@ func (l *Layout) head(slots int) []byte {
 // finish fills in what of a frame's header is known last. now is in nanoseconds since 1970.
 func finish(frame []byte, kind abi.Event, flags byte, now int64, number uint64) []byte {
 	head := frame[:abi.FrameHeader]
-	binary.LittleEndian.PutUint32(head, uint32(len(frame)))
-	binary.LittleEndian.PutUint16(head[4:], uint16(kind))
-	head[7] = flags
+	binary.LittleEndian.PutUint64(head, uint64(uint32(len(frame)))|uint64(uint16(kind))<<32|uint64(head[6])<<48|uint64(flags)<<56)
 	binary.LittleEndian.PutUint64(head[16:], uint64(now))
 	binary.LittleEndian.PutUint64(head[24:], number)
 	return frame
@@ -69,8 +67,7 @@ func finish(frame []byte, kind abi.Event, flags byte, now int64, number uint64) 
 // set writes the table's entry for what stands in frame from start on.
 func set(frame []byte, slot, start int) {
 	entry := frame[abi.FrameHeader+abi.SlotSize*slot:]
-	binary.LittleEndian.PutUint32(entry, uint32(start))
-	binary.LittleEndian.PutUint32(entry[4:], uint32(len(frame)-start))
+	binary.LittleEndian.PutUint64(entry, uint64(uint32(start))|uint64(len(frame)-start)<<32)
 }
 
 // AppendConfigure encodes the event that configures the stage. now is in nanoseconds since 1970.
@@ -99,12 +96,15 @@ func (l *Layout) AppendFrame(b []byte, ev *plugin.Event, now int64) ([]byte, err
 	slot := abi.SlotFirst
 	for _, name := range l.headers {
 		start := len(b)
-		every := name == "*"
-		for i := range fields {
-			if f := &fields[i]; every {
-				b = appendRun(appendRun(b, f.Name), f.Value)
-			} else if f.Name == name {
-				b = appendRun(b, f.Value)
+		if name == "*" {
+			for i := range fields {
+				b = appendRun(appendRun(b, fields[i].Name), fields[i].Value)
+			}
+		} else {
+			for i := range fields {
+				if f := &fields[i]; f.Name == name {
+					b = appendRun(b, f.Value)
+				}
 			}
 		}
 		if len(b) > start {
@@ -135,7 +135,11 @@ func (l *Layout) AppendFrame(b []byte, ev *plugin.Event, now int64) ([]byte, err
 		b = append(b, ev.Body...)
 		set(b, abi.SlotBody, start)
 	}
-	return finish(b, ev.Kind, flags(ev), now, maphash.String(l.seed, x.ID)), nil
+	number := ev.Number
+	if number == 0 {
+		number = maphash.String(l.seed, x.ID)
+	}
+	return finish(b, ev.Kind, flags(ev), now, number), nil
 }
 
 // value enters one Value into the table, or takes it out again: null and absent are the same to a guest.
