@@ -8,6 +8,7 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/manifest"
+	"github.com/postern-gateway/postern/gateway/operator"
 	"github.com/postern-gateway/postern/gateway/plugin"
 	"github.com/postern-gateway/postern/gateway/plugin/admission"
 	"github.com/postern-gateway/postern/gateway/project"
@@ -22,6 +23,11 @@ type App struct {
 	Stderr      io.Writer
 	Environment func(name string) (string, bool)
 	Child       []string // the process that compiles plugins; empty: this one does
+}
+
+// operator is what the operators' commands may use of it.
+func (a *App) operator() *operator.Shell {
+	return &operator.Shell{Context: a.Context, Stdout: a.Stdout, Stderr: a.Stderr, Backends: backends(), Load: a.Load}
 }
 
 // errTold ends a command whose mistake has been told already.

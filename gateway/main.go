@@ -18,6 +18,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/postern-gateway/postern/gateway/operator"
 	"github.com/postern-gateway/postern/gateway/plugin/code"
 	"github.com/postern-gateway/postern/gateway/project"
 	"github.com/postern-gateway/postern/gateway/state"
@@ -27,16 +28,16 @@ import (
 // commands is the command line.
 type commands struct {
 	Run      runCommand       `cmd:"" help:"Serve what a folder's configuration says, until interrupted."`
-	Reload   reloadCommand    `cmd:"" help:"Have the running gateway load its files again."`
+	Reload   operator.Reload  `cmd:"" help:"Have the running gateway load its files again."`
 	Validate validateCommand  `cmd:"" help:"Say everything that is wrong with a configuration."`
 	Fmt      fmtCommand       `cmd:"" help:"Write configuration files in the canonical style."`
 	Plan     planCommand      `cmd:"" help:"Show what a run would open and do."`
 	Explain  explainCommand   `cmd:"" help:"Show a request's way: its route, its stages and what each sees."`
 	Test     testCommand      `cmd:"" help:"Run the tests in policies/*_test.hcl."`
 	Plugin   project.Commands `cmd:"" help:"Write plugins: make, build, test, measure and try one."`
-	Account  accountCommand   `cmd:"" help:"Accounts and their API keys."`
-	Ledger   ledgerCommand    `cmd:"" help:"Credits, balances, entries, and their proof."`
-	Usage    usageCommand     `cmd:"" help:"What accounts called: sums, calls, and their proof."`
+	Account  operator.Account `cmd:"" help:"Accounts and their API keys."`
+	Ledger   operator.Ledger  `cmd:"" help:"Credits, balances, entries, and their proof."`
+	Usage    operator.Usage   `cmd:"" help:"What accounts called: sums, calls, and their proof."`
 	Privacy  privacyCommand   `cmd:"" help:"What is done with personal data: the report and the published policy."`
 	Version  versionCommand   `cmd:"" help:"Print the version."`
 	Compile  compileCommand   `cmd:"" hidden:"" name:"compile-module" help:"What the gateway runs to compile a plugin."`
@@ -75,7 +76,7 @@ func (a *App) Main(arguments []string) (code int) {
 		kong.Writers(a.Stdout, a.Stderr),
 		kong.Exit(func(code int) { panic(exit(code)) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.Bind(a, a.shell()),
+		kong.Bind(a, a.shell(), a.operator()),
 		kong.Vars{"languages": strings.Join(sdk.Names(), ", ")},
 	)
 	if err != nil {

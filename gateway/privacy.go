@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/operator"
 	"github.com/postern-gateway/postern/gateway/privacy/field"
 	"github.com/postern-gateway/postern/gateway/privacy/notice"
 )
@@ -31,7 +32,7 @@ func (c *privacyReport) Run(a *App) error {
 		return err
 	}
 	r := cfg.Privacy.Report()
-	return a.print(c.JSON, r, func(w *tabwriter.Writer) { _, _ = io.WriteString(w, r.Text()) })
+	return operator.Print(a.Stdout, c.JSON, r, func(w *tabwriter.Writer) { _, _ = io.WriteString(w, r.Text()) })
 }
 
 type privacyPage struct {
@@ -75,7 +76,7 @@ func (c *privacyFields) Run(a *App) error {
 	for _, f := range field.All() {
 		rows = append(rows, row{f.Name, f.Class, f.About})
 	}
-	return a.print(c.JSON, rows, func(w *tabwriter.Writer) {
+	return operator.Print(a.Stdout, c.JSON, rows, func(w *tabwriter.Writer) {
 		fmt.Fprintln(w, "FIELD\tCLASS\tWHAT IT IS")
 		for _, r := range rows {
 			fmt.Fprintf(w, "%s\t%s\t%s\n", r.Name, r.Class, r.About.En)

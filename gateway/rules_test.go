@@ -24,6 +24,7 @@ const module = "github.com/postern-gateway/postern"
 // row names folders; "x/*" stands for every folder directly below x.
 var layers = [][]string{
 	{"gateway", "gateway/bench", "gateway/conformance", "gateway/bench/plain", "sdk/conformance", "sdk/plugintest/compile", "sdk/go/example", "sdk/go/conformance", "examples/*", "examples/sandbox/*", "examples/authorization-service/*", "plugins/*"},
+	{"gateway/operator"},
 	{"gateway/admin", "gateway/console", "gateway/project", "sdk/plugintest", "plugins/redact/placeholder"},
 	{"gateway/server", "gateway/fleet", "gateway/project/trial", "plugins/redact/detect"},
 	{"gateway/policy", "gateway/reception", "gateway/explain", "gateway/project/world", "gateway/proxy", "gateway/plugin/abi1", "gateway/plugin/proxywasm"},

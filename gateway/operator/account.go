@@ -1,7 +1,6 @@
-package main
+package operator
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -12,7 +11,8 @@ import (
 	"github.com/postern-gateway/postern/gateway/exchange"
 )
 
-type accountCommand struct {
+// Account is the command about accounts.
+type Account struct {
 	Create  accountCreate  `cmd:"" help:"Make an account and print its id."`
 	List    accountList    `cmd:"" help:"List accounts with their balances."`
 	Disable accountDisable `cmd:"" help:"Refuse an account's keys, until it is enabled again."`
@@ -28,13 +28,13 @@ type accountCreate struct {
 }
 
 // Run makes an account and prints its id.
-func (c *accountCreate) Run(a *App) error {
-	return a.with(c.place, false, func(o *admin.Client) error {
+func (c *accountCreate) Run(s *Shell) error {
+	return s.with(c.place, false, func(o *admin.Client) error {
 		var made admin.Account
-		if err := o.Call(a.Context, http.MethodPost, "/v1/accounts", map[string]string{"name": c.Name}, &made); err != nil {
+		if err := o.Call(s.Context, http.MethodPost, "/v1/accounts", map[string]string{"name": c.Name}, &made); err != nil {
 			return err
 		}
-		return a.print(c.JSON, made, func(w *tabwriter.Writer) { fmt.Fprintln(w, made.ID) })
+		return s.print(c.JSON, made, func(w *tabwriter.Writer) { fmt.Fprintln(w, made.ID) })
 	})
 }
 
@@ -44,13 +44,13 @@ type accountList struct {
 }
 
 // Run lists accounts.
-func (c *accountList) Run(a *App) error {
-	return a.with(c.place, false, func(o *admin.Client) error {
+func (c *accountList) Run(s *Shell) error {
+	return s.with(c.place, false, func(o *admin.Client) error {
 		var list []admin.Account
-		if err := o.Call(a.Context, http.MethodGet, "/v1/accounts", nil, &list); err != nil {
+		if err := o.Call(s.Context, http.MethodGet, "/v1/accounts", nil, &list); err != nil {
 			return err
 		}
-		return a.print(c.JSON, list, func(w *tabwriter.Writer) {
+		return s.print(c.JSON, list, func(w *tabwriter.Writer) {
 			fmt.Fprintln(w, "ID\tNAME\tSTATUS\tAVAILABLE\tHELD\tCREATED")
 			for _, v := range list {
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s %s\t%s\t%s\n", v.ID, v.Name, v.Status, v.Balance.Available, v.Balance.Currency, v.Balance.Held, v.Created.Format(time.DateTime))
@@ -68,20 +68,20 @@ type accountStatus struct {
 type accountDisable struct{ accountStatus }
 
 // Run refuses the account's keys until it is enabled again.
-func (c *accountDisable) Run(a *App) error { return c.set(a, "disable") }
+func (c *accountDisable) Run(s *Shell) error { return c.set(s, "disable") }
 
 type accountEnable struct{ accountStatus }
 
 // Run ends disable.
-func (c *accountEnable) Run(a *App) error { return c.set(a, "enable") }
+func (c *accountEnable) Run(s *Shell) error { return c.set(s, "enable") }
 
-func (c *accountStatus) set(a *App, call string) error {
-	return a.with(c.place, false, func(o *admin.Client) error {
+func (c *accountStatus) set(s *Shell, call string) error {
+	return s.with(c.place, false, func(o *admin.Client) error {
 		var v admin.Account
-		if err := o.Call(a.Context, http.MethodPost, "/v1/accounts/"+url.PathEscape(c.Account)+"/"+call, nil, &v); err != nil {
+		if err := o.Call(s.Context, http.MethodPost, "/v1/accounts/"+url.PathEscape(c.Account)+"/"+call, nil, &v); err != nil {
 			return err
 		}
-		return a.print(c.JSON, v, func(w *tabwriter.Writer) { fmt.Fprintf(w, "%s is %s\n", v.ID, v.Status) })
+		return s.print(c.JSON, v, func(w *tabwriter.Writer) { fmt.Fprintf(w, "%s is %s\n", v.ID, v.Status) })
 	})
 }
 
@@ -96,7 +96,7 @@ type accountRefund struct {
 }
 
 // Run gives a charge back.
-func (c *accountRefund) Run(a *App) error {
+func (c *accountRefund) Run(s *Shell) error {
 	in := map[string]any{"charge": c.Charge, "key": c.Key, "note": c.Note}
 	if c.Amount != "" {
 		amount, err := exchange.ParseAmount(c.Amount)
@@ -105,12 +105,12 @@ func (c *accountRefund) Run(a *App) error {
 		}
 		in["amount"] = amount
 	}
-	return a.with(c.place, false, func(o *admin.Client) error {
+	return s.with(c.place, false, func(o *admin.Client) error {
 		var e admin.Entry
-		if err := o.Call(a.Context, http.MethodPost, "/v1/accounts/"+url.PathEscape(c.Account)+"/refunds", in, &e); err != nil {
+		if err := o.Call(s.Context, http.MethodPost, "/v1/accounts/"+url.PathEscape(c.Account)+"/refunds", in, &e); err != nil {
 			return err
 		}
-		return a.print(c.JSON, e, func(w *tabwriter.Writer) { fmt.Fprintf(w, "refunded %s, balance %s\n", e.Amount, e.Balance) })
+		return s.print(c.JSON, e, func(w *tabwriter.Writer) { fmt.Fprintf(w, "refunded %s, balance %s\n", e.Amount, e.Balance) })
 	})
 }
 
@@ -119,16 +119,4 @@ func date(t time.Time) string {
 		return "-"
 	}
 	return t.Format(time.DateTime)
-}
-
-// print shows a result as JSON or as a table.
-func (a *App) print(asJSON bool, v any, table func(*tabwriter.Writer)) error {
-	if asJSON {
-		e := json.NewEncoder(a.Stdout)
-		e.SetIndent("", "  ")
-		return e.Encode(v)
-	}
-	w := tabwriter.NewWriter(a.Stdout, 0, 8, 2, ' ', 0)
-	table(w)
-	return w.Flush()
 }

@@ -1,4 +1,4 @@
-package main
+package operator
 
 import (
 	"fmt"
@@ -14,7 +14,8 @@ import (
 	"github.com/postern-gateway/postern/gateway/usage"
 )
 
-type usageCommand struct {
+// Usage is the command about what was called.
+type Usage struct {
 	Sums   usageSums   `cmd:"" help:"Sum up what accounts called."`
 	Calls  usageCalls  `cmd:"" help:"List an account's calls, the newest first."`
 	Verify usageVerify `cmd:"" help:"Prove that sums, records and the ledger's charges agree."`
@@ -39,21 +40,21 @@ type usageSums struct {
 }
 
 // Run shows sums.
-func (c *usageSums) Run(a *App) error {
-	return a.with(c.place, false, func(o *admin.Client) error {
+func (c *usageSums) Run(s *Shell) error {
+	return s.with(c.place, false, func(o *admin.Client) error {
 		path := "/v1/usage"
 		if c.Account != "" {
 			path = "/v1/accounts/" + url.PathEscape(c.Account) + "/usage"
 		}
 		q := url.Values{"from": {c.From}, "to": {c.To}, "by": {strings.Join(c.By, ",")}, "step": {c.Step}, "key": {c.Key}, "model": {c.Model}}
 		var list []usage.SumView
-		if err := o.Call(a.Context, http.MethodGet, path+"?"+q.Encode(), nil, &list); err != nil {
+		if err := o.Call(s.Context, http.MethodGet, path+"?"+q.Encode(), nil, &list); err != nil {
 			return err
 		}
 		if c.CSV {
-			return usage.WriteSums(a.Stdout, list)
+			return usage.WriteSums(s.Stdout, list)
 		}
-		return a.print(c.JSON, list, func(w *tabwriter.Writer) {
+		return s.print(c.JSON, list, func(w *tabwriter.Writer) {
 			fmt.Fprintln(w, "ACCOUNT\tTIME\tMODEL\tKEY\tCALLS\tERRORS\tIN\tOUT\tAMOUNT\tP50\tP95\tP99")
 			for _, s := range list {
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%.0f ms\t%.0f ms\t%.0f ms\n",
@@ -75,17 +76,17 @@ type usageCalls struct {
 }
 
 // Run lists calls.
-func (c *usageCalls) Run(a *App) error {
-	return a.with(c.place, false, func(o *admin.Client) error {
+func (c *usageCalls) Run(s *Shell) error {
+	return s.with(c.place, false, func(o *admin.Client) error {
 		switch {
 		case c.CSV:
-			return usage.WriteCSV(a.Stdout, c.pages(a, o))
+			return usage.WriteCSV(s.Stdout, c.pages(s, o))
 		case c.JSON: // one object a line: there may be many
-			return usage.WriteJSONL(a.Stdout, c.pages(a, o))
+			return usage.WriteJSONL(s.Stdout, c.pages(s, o))
 		}
-		w := tabwriter.NewWriter(a.Stdout, 0, 8, 2, ' ', 0)
+		w := tabwriter.NewWriter(s.Stdout, 0, 8, 2, ' ', 0)
 		fmt.Fprintln(w, "TIME\tEXCHANGE\tROUTE\tMODEL\tKEY\tSTATUS\tIN\tOUT\tAMOUNT\tTOOK\tRECEIPT")
-		for v, err := range c.pages(a, o) {
+		for v, err := range c.pages(s, o) {
 			if err != nil {
 				return err
 			}
@@ -101,7 +102,7 @@ func (c *usageCalls) Run(a *App) error {
 }
 
 // pages yields calls, page by page.
-func (c *usageCalls) pages(a *App, o *admin.Client) iter.Seq2[usage.View, error] {
+func (c *usageCalls) pages(s *Shell, o *admin.Client) iter.Seq2[usage.View, error] {
 	return func(yield func(usage.View, error) bool) {
 		q := url.Values{"from": {c.From}, "to": {c.To}, "key": {c.Key}, "model": {c.Model}, "route": {c.Route}, "status": {c.Status}}
 		for left := c.Limit; ; {
@@ -111,7 +112,7 @@ func (c *usageCalls) pages(a *App, o *admin.Client) iter.Seq2[usage.View, error]
 			}
 			q.Set("limit", strconv.Itoa(limit))
 			var page admin.Calls
-			if err := o.Call(a.Context, http.MethodGet, "/v1/accounts/"+url.PathEscape(c.Account)+"/calls?"+q.Encode(), nil, &page); err != nil {
+			if err := o.Call(s.Context, http.MethodGet, "/v1/accounts/"+url.PathEscape(c.Account)+"/calls?"+q.Encode(), nil, &page); err != nil {
 				yield(usage.View{}, err)
 				return
 			}
@@ -142,13 +143,13 @@ type usageVerify struct {
 }
 
 // Run proves the book of usage, and fails when it does not hold.
-func (c *usageVerify) Run(a *App) error {
-	return a.with(c.place, false, func(o *admin.Client) error {
+func (c *usageVerify) Run(s *Shell) error {
+	return s.with(c.place, false, func(o *admin.Client) error {
 		var v usage.Report
-		if err := o.Call(a.Context, http.MethodGet, "/v1/usage/verify", nil, &v); err != nil {
+		if err := o.Call(s.Context, http.MethodGet, "/v1/usage/verify", nil, &v); err != nil {
 			return err
 		}
-		err := a.print(c.JSON, v, func(w *tabwriter.Writer) {
+		err := s.print(c.JSON, v, func(w *tabwriter.Writer) {
 			fmt.Fprintf(w, "accounts\t%d\nrecords\t%d\nsums of hours\t%d\nsums of days\t%d\ncharges compared\t%d, %d without a record yet\n", v.Accounts, v.Records, v.Hours, v.Days, v.Charges, v.Waiting)
 			for _, p := range v.Problems {
 				fmt.Fprintf(w, "PROBLEM\t%s\n", p)

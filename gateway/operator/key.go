@@ -1,4 +1,4 @@
-package main
+package operator
 
 import (
 	"cmp"
@@ -70,23 +70,23 @@ type keyCreate struct {
 }
 
 // Run makes a key and prints its secret.
-func (c *keyCreate) Run(a *App) error {
+func (c *keyCreate) Run(s *Shell) error {
 	in, err := c.input()
 	if err != nil {
 		return err
 	}
 	in.Name, in.Scopes = &c.Name, &c.Scope
-	return a.key(c.place, http.MethodPost, c.Account, "", in, c.JSON, func(k admin.Key) string { return k.Secret })
+	return s.key(c.place, http.MethodPost, c.Account, "", in, c.JSON, func(k admin.Key) string { return k.Secret })
 }
 
 // key makes a call about a key and prints what comes of it.
-func (a *App) key(p place, method, account, rest string, in any, asJSON bool, say func(admin.Key) string) error {
-	return a.with(p, false, func(o *admin.Client) error {
+func (s *Shell) key(p place, method, account, rest string, in any, asJSON bool, say func(admin.Key) string) error {
+	return s.with(p, false, func(o *admin.Client) error {
 		var k admin.Key
-		if err := o.Call(a.Context, method, "/v1/accounts/"+url.PathEscape(account)+"/keys"+rest, in, &k); err != nil {
+		if err := o.Call(s.Context, method, "/v1/accounts/"+url.PathEscape(account)+"/keys"+rest, in, &k); err != nil {
 			return err
 		}
-		return a.print(asJSON, k, func(w *tabwriter.Writer) { fmt.Fprintln(w, say(k)) })
+		return s.print(asJSON, k, func(w *tabwriter.Writer) { fmt.Fprintln(w, say(k)) })
 	})
 }
 
@@ -109,7 +109,7 @@ type keyChange struct {
 }
 
 // Run changes a key.
-func (c *keyChange) Run(a *App) error {
+func (c *keyChange) Run(s *Shell) error {
 	in, err := c.input()
 	if err != nil {
 		return err
@@ -143,7 +143,7 @@ func (c *keyChange) Run(a *App) error {
 	if in == (admin.KeyInput{}) {
 		return fmt.Errorf("nothing is to be changed: see postern account key change --help")
 	}
-	return a.key(c.place, http.MethodPatch, c.Account, c.path(), in, c.JSON, func(k admin.Key) string { return "changed " + k.ID })
+	return s.key(c.place, http.MethodPatch, c.Account, c.path(), in, c.JSON, func(k admin.Key) string { return "changed " + k.ID })
 }
 
 type keyRotate struct {
@@ -153,9 +153,9 @@ type keyRotate struct {
 }
 
 // Run gives a key a new secret and prints it.
-func (c *keyRotate) Run(a *App) error {
+func (c *keyRotate) Run(s *Shell) error {
 	in := map[string]string{"overlap": c.Overlap.String()}
-	return a.key(c.place, http.MethodPost, c.Account, c.path()+"/rotate", in, c.JSON, func(k admin.Key) string { return k.Secret })
+	return s.key(c.place, http.MethodPost, c.Account, c.path()+"/rotate", in, c.JSON, func(k admin.Key) string { return k.Secret })
 }
 
 type keyRevoke struct {
@@ -164,8 +164,8 @@ type keyRevoke struct {
 }
 
 // Run revokes a key.
-func (c *keyRevoke) Run(a *App) error {
-	return a.key(c.place, http.MethodDelete, c.Account, c.path(), nil, c.JSON, func(k admin.Key) string { return "revoked " + k.ID })
+func (c *keyRevoke) Run(s *Shell) error {
+	return s.key(c.place, http.MethodDelete, c.Account, c.path(), nil, c.JSON, func(k admin.Key) string { return "revoked " + k.ID })
 }
 
 type keyList struct {
@@ -175,13 +175,13 @@ type keyList struct {
 }
 
 // Run lists an account's keys.
-func (c *keyList) Run(a *App) error {
-	return a.with(c.place, false, func(o *admin.Client) error {
+func (c *keyList) Run(s *Shell) error {
+	return s.with(c.place, false, func(o *admin.Client) error {
 		var list []admin.Key
-		if err := o.Call(a.Context, http.MethodGet, "/v1/accounts/"+url.PathEscape(c.Account)+"/keys", nil, &list); err != nil {
+		if err := o.Call(s.Context, http.MethodGet, "/v1/accounts/"+url.PathEscape(c.Account)+"/keys", nil, &list); err != nil {
 			return err
 		}
-		return a.print(c.JSON, list, func(w *tabwriter.Writer) {
+		return s.print(c.JSON, list, func(w *tabwriter.Writer) {
 			fmt.Fprintln(w, "ID\tNAME\tSCOPES\tMODELS\tROUTES\tNETWORKS\tCAP\tRATE\tMONTH\tTOTAL\tCREATED\tUSED\tEXPIRES\tREVOKED")
 			for _, k := range list {
 				networks := make([]string, len(k.Networks))

@@ -1,16 +1,48 @@
-package main
+// Package operator is the commands of those who run a gateway: accounts, money, usage, the audit log, reload. They speak to the
+// admin API, of the running gateway or in this process. The package's main type is Shell, what they may use of the
+// program.
+package operator
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
+	"text/tabwriter"
 
 	"github.com/postern-gateway/postern/gateway/admin"
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/server"
 	"github.com/postern-gateway/postern/gateway/state"
 )
+
+// Shell is what a command may use of the world outside.
+type Shell struct {
+	Context  context.Context // ends at the first interrupt
+	Stdout   io.Writer
+	Stderr   io.Writer
+	Backends []state.Backend
+	Load     func(dir string, o config.Options) (*config.Config, error) // the configuration; its diagnostics are told
+}
+
+// Print shows a result as JSON or as a table.
+func Print(to io.Writer, asJSON bool, v any, table func(*tabwriter.Writer)) error {
+	if asJSON {
+		e := json.NewEncoder(to)
+		e.SetIndent("", "  ")
+		return e.Encode(v)
+	}
+	w := tabwriter.NewWriter(to, 0, 8, 2, ' ', 0)
+	table(w)
+	return w.Flush()
+}
+
+func (s *Shell) print(asJSON bool, v any, table func(*tabwriter.Writer)) error {
+	return Print(s.Stdout, asJSON, v, table)
+}
 
 // place says which gateway a command is about.
 type place struct {
@@ -20,8 +52,8 @@ type place struct {
 
 // operate connects to the gateway of a folder: to the running one, or, when none has the store open, to the store itself
 // through the same API in this process.
-func (a *App) operate(p place, needsRunning bool) (*admin.Client, error) {
-	cfg, err := a.Load(p.Dir, config.Options{Variables: p.Var, Secrets: true, Elsewhere: true})
+func (s *Shell) operate(p place, needsRunning bool) (*admin.Client, error) {
+	cfg, err := s.Load(p.Dir, config.Options{Variables: p.Var, Secrets: true, Elsewhere: true})
 	if err != nil {
 		return nil, err
 	}
@@ -29,8 +61,8 @@ func (a *App) operate(p place, needsRunning bool) (*admin.Client, error) {
 		if !cfg.State.Arguments.IsWhollyKnown() {
 			return nil, fmt.Errorf("%s: the state block uses a secret that can not be read here", cfg.State.Range)
 		}
-		log := slog.New(slog.NewTextHandler(a.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-		storage, err := server.OpenStorage(a.Context, backends(), cfg, log)
+		log := slog.New(slog.NewTextHandler(s.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		storage, err := server.OpenStorage(s.Context, s.Backends, cfg, log)
 		if err == nil {
 			return offline(storage, log)
 		}
@@ -64,8 +96,8 @@ func offline(storage *server.Storage, log *slog.Logger) (*admin.Client, error) {
 }
 
 // with runs f connected.
-func (a *App) with(p place, needsRunning bool, f func(*admin.Client) error) (err error) {
-	o, err := a.operate(p, needsRunning)
+func (s *Shell) with(p place, needsRunning bool, f func(*admin.Client) error) (err error) {
+	o, err := s.operate(p, needsRunning)
 	if err != nil {
 		return err
 	}
@@ -73,18 +105,19 @@ func (a *App) with(p place, needsRunning bool, f func(*admin.Client) error) (err
 	return f(o)
 }
 
-type reloadCommand struct {
+// Reload is the command that has the running gateway load its files again.
+type Reload struct {
 	place
 }
 
 // Run has the running gateway load its files again and says what came of it.
-func (c *reloadCommand) Run(a *App) error {
-	return a.with(c.place, true, func(o *admin.Client) error {
+func (c *Reload) Run(s *Shell) error {
+	return s.with(c.place, true, func(o *admin.Client) error {
 		var status server.Status
-		if err := o.Call(a.Context, http.MethodPost, "/v1/reload", nil, &status); err != nil {
+		if err := o.Call(s.Context, http.MethodPost, "/v1/reload", nil, &status); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(a.Stdout, "applied %s\n", status.Config[:12])
+		_, err := fmt.Fprintf(s.Stdout, "applied %s\n", status.Config[:12])
 		return err
 	})
 }

@@ -1,4 +1,4 @@
-package main
+package operator
 
 import (
 	"fmt"
@@ -12,7 +12,8 @@ import (
 	"github.com/postern-gateway/postern/gateway/exchange"
 )
 
-type ledgerCommand struct {
+// Ledger is the command about money.
+type Ledger struct {
 	Credit  ledgerCredit  `cmd:"" help:"Pay into an account."`
 	Balance ledgerBalance `cmd:"" help:"Show an account's balance, or all."`
 	Entries ledgerEntries `cmd:"" help:"List an account's entries."`
@@ -28,18 +29,18 @@ type ledgerCredit struct {
 }
 
 // Run pays into an account.
-func (c *ledgerCredit) Run(a *App) error {
+func (c *ledgerCredit) Run(s *Shell) error {
 	amount, err := exchange.ParseAmount(c.Amount)
 	if err != nil {
 		return err
 	}
-	return a.with(c.place, false, func(o *admin.Client) error {
+	return s.with(c.place, false, func(o *admin.Client) error {
 		var e admin.Entry
 		in := map[string]any{"amount": amount, "key": c.Key, "note": c.Note}
-		if err := o.Call(a.Context, http.MethodPost, "/v1/accounts/"+url.PathEscape(c.Account)+"/credits", in, &e); err != nil {
+		if err := o.Call(s.Context, http.MethodPost, "/v1/accounts/"+url.PathEscape(c.Account)+"/credits", in, &e); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(a.Stdout, "credited %s, balance %s\n", e.Amount, e.Balance)
+		_, err := fmt.Fprintf(s.Stdout, "credited %s, balance %s\n", e.Amount, e.Balance)
 		return err
 	})
 }
@@ -51,21 +52,21 @@ type ledgerBalance struct {
 }
 
 // Run shows balances.
-func (c *ledgerBalance) Run(a *App) error {
-	return a.with(c.place, false, func(o *admin.Client) error {
+func (c *ledgerBalance) Run(s *Shell) error {
+	return s.with(c.place, false, func(o *admin.Client) error {
 		var list []*admin.Balance
 		if c.Account == "" {
-			if err := o.Call(a.Context, http.MethodGet, "/v1/ledger", nil, &list); err != nil {
+			if err := o.Call(s.Context, http.MethodGet, "/v1/ledger", nil, &list); err != nil {
 				return err
 			}
 		} else {
 			b := new(admin.Balance)
-			if err := o.Call(a.Context, http.MethodGet, "/v1/accounts/"+url.PathEscape(c.Account)+"/balance", nil, b); err != nil {
+			if err := o.Call(s.Context, http.MethodGet, "/v1/accounts/"+url.PathEscape(c.Account)+"/balance", nil, b); err != nil {
 				return err
 			}
 			list = append(list, b)
 		}
-		return a.print(c.JSON, list, func(w *tabwriter.Writer) {
+		return s.print(c.JSON, list, func(w *tabwriter.Writer) {
 			fmt.Fprintln(w, "ACCOUNT\tAVAILABLE\tHELD\tTOTAL\tCURRENCY")
 			for _, b := range list {
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", b.Account, b.Available, b.Held, b.Total, b.Currency)
@@ -83,14 +84,14 @@ type ledgerEntries struct {
 }
 
 // Run lists entries.
-func (c *ledgerEntries) Run(a *App) error {
-	return a.with(c.place, false, func(o *admin.Client) error {
+func (c *ledgerEntries) Run(s *Shell) error {
+	return s.with(c.place, false, func(o *admin.Client) error {
 		var list []admin.Entry
 		q := url.Values{"from": {strconv.FormatUint(c.From, 10)}, "limit": {strconv.Itoa(c.Limit)}}
-		if err := o.Call(a.Context, http.MethodGet, "/v1/accounts/"+url.PathEscape(c.Account)+"/entries?"+q.Encode(), nil, &list); err != nil {
+		if err := o.Call(s.Context, http.MethodGet, "/v1/accounts/"+url.PathEscape(c.Account)+"/entries?"+q.Encode(), nil, &list); err != nil {
 			return err
 		}
-		return a.print(c.JSON, list, func(w *tabwriter.Writer) {
+		return s.print(c.JSON, list, func(w *tabwriter.Writer) {
 			fmt.Fprintln(w, "NO\tTIME\tKIND\tAMOUNT\tBALANCE\tMODEL\tIN\tOUT\tREF\tNOTE")
 			for _, e := range list {
 				fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\n", e.Seq, e.Time.Format(time.DateTime), e.Kind, e.Amount, e.Balance, e.Model, prompt(e.Usage), completion(e.Usage), e.Ref, e.Note)
@@ -117,13 +118,13 @@ type ledgerVerify struct {
 }
 
 // Run proves the ledger, and fails when it does not hold.
-func (c *ledgerVerify) Run(a *App) error {
-	return a.with(c.place, false, func(o *admin.Client) error {
+func (c *ledgerVerify) Run(s *Shell) error {
+	return s.with(c.place, false, func(o *admin.Client) error {
 		var v admin.Verification
-		if err := o.Call(a.Context, http.MethodGet, "/v1/ledger/verify", nil, &v); err != nil {
+		if err := o.Call(s.Context, http.MethodGet, "/v1/ledger/verify", nil, &v); err != nil {
 			return err
 		}
-		err := a.print(c.JSON, v, func(w *tabwriter.Writer) {
+		err := s.print(c.JSON, v, func(w *tabwriter.Writer) {
 			fmt.Fprintf(w, "entries\t%d\ncharges\t%d (%d estimated)\n", v.Entries, v.Charges, v.Estimates)
 			fmt.Fprintf(w, "credited\t%s %s\ncharged\t%s\nrefunded\t%s\nadjusted\t%s\n", v.Credited, v.Currency, v.Charged, v.Refunded, v.Adjusted)
 			fmt.Fprintf(w, "served\t%s\nbeyond holds\t%s\nbalances\t%s\ncalls under way\t%d, holding %s\nchain\t%s\n", v.Served, v.Excess, v.Balance, v.Intents, v.Held, v.Chain)
