@@ -38,6 +38,8 @@ type commands struct {
 	Account  operator.Account `cmd:"" help:"Accounts and their API keys."`
 	Ledger   operator.Ledger  `cmd:"" help:"Credits, balances, entries, and their proof."`
 	Usage    operator.Usage   `cmd:"" help:"What accounts called: sums, calls, and their proof."`
+	Audit    operator.Audit   `cmd:"" help:"Who did what: the log of operators and people, and its proof."`
+	Vault    operator.Vault   `cmd:"" help:"The keys of what is kept sealed."`
 	Privacy  privacyCommand   `cmd:"" help:"What is done with personal data: the report and the published policy."`
 	Version  versionCommand   `cmd:"" help:"Print the version."`
 	Compile  compileCommand   `cmd:"" hidden:"" name:"compile-module" help:"What the gateway runs to compile a plugin."`

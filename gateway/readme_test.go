@@ -116,6 +116,8 @@ var exercised = map[string]string{
 	"bin/postern ledger verify":                                                                            "TestReadme",
 	"bin/postern usage sums -by model":                                                                     "TestReadme",
 	"bin/postern usage verify":                                                                             "TestReadme",
+	"bin/postern audit list -action account.create":                                                        "TestReadme",
+	"bin/postern audit verify":                                                                             "TestReadme",
 	"bin/postern validate":                                                                                 "TestReadme",
 	"bin/postern explain POST /v1/chat/completions":                                                        "TestReadme",
 	"bin/postern reload":                                                                                   "TestReadme",
@@ -415,6 +417,11 @@ func TestReadme(t *testing.T) {
 	books := d.must(t, blockWith(t, "README.md", "sh", "ledger verify"))
 	if !strings.Contains(books, "demo") || !strings.Contains(books, "9.99") || strings.Count(books, "it adds up") != 2 {
 		t.Error(books)
+	}
+
+	done := d.must(t, blockWith(t, "README.md", "sh", "audit verify"))
+	if !regexp.MustCompile(`account\.create +acct_\w+ +done`).MatchString(done) || !strings.Contains(done, "the chain holds") {
+		t.Error(done)
 	}
 
 	policy := d.must(t, blockWith(t, "README.md", "sh", "privacy report"))

@@ -15,9 +15,7 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/postern-gateway/postern/gateway/account"
 	"github.com/postern-gateway/postern/gateway/exchange"
-	"github.com/postern-gateway/postern/gateway/ledger"
 	"github.com/postern-gateway/postern/gateway/server"
 	"github.com/postern-gateway/postern/gateway/telemetry"
 )
@@ -29,7 +27,8 @@ const maxBody = 64 << 10
 type Config struct {
 	Token   string          // every call but /health and /ready must bear it; required unless Mutual
 	Mutual  bool            // the listener asks for client certificates, which stand in for a token
-	Storage *server.Storage // accounts and ledger
+	Actor   string          // who calls, for the audit log; empty: whose token or certificate it is
+	Storage *server.Storage // accounts and ledger, and the audit log
 	Log     *slog.Logger
 
 	// Of a running gateway alone; without them the calls that need them answer 503.
@@ -40,9 +39,10 @@ type Config struct {
 
 // API is the operators' API. It is safe for concurrent use.
 type API struct {
-	config Config
-	token  [sha256.Size]byte
-	mux    *http.ServeMux
+	config  Config
+	token   [sha256.Size]byte
+	mux     *http.ServeMux
+	denials denials
 }
 
 // New makes the API. An empty token is refused: nobody may operate a gateway without one.
@@ -54,41 +54,58 @@ func New(c Config) (*API, error) {
 	a.mux.HandleFunc("GET /health", a.health)
 	a.mux.HandleFunc("GET /ready", a.ready)
 	for pattern, call := range map[string]func(*http.Request) (any, error){
-		"GET /v1/status":    a.status,
-		"GET /v1/config":    a.configuration,
-		"GET /v1/plugins":   a.plugins,
-		"GET /v1/upstreams": a.upstreams,
-		"GET /v1/overload":  a.overload,
-		"POST /v1/reload":   a.reload,
-
-		"GET /v1/accounts":                            a.accounts,
-		"POST /v1/accounts":                           a.createAccount,
-		"GET /v1/accounts/{account}":                  a.account,
-		"POST /v1/accounts/{account}/disable":         a.disableAccount,
-		"POST /v1/accounts/{account}/enable":          a.enableAccount,
-		"GET /v1/accounts/{account}/keys":             a.keys,
-		"POST /v1/accounts/{account}/keys":            a.createKey,
-		"PATCH /v1/accounts/{account}/keys/{k}":       a.changeKey,
-		"DELETE /v1/accounts/{account}/keys/{k}":      a.revokeKey,
-		"POST /v1/accounts/{account}/keys/{k}/rotate": a.rotateKey,
-		"GET /v1/accounts/{account}/balance":          a.balance,
-		"POST /v1/accounts/{account}/credits":         a.credit,
-		"POST /v1/accounts/{account}/refunds":         a.refund,
-		"GET /v1/accounts/{account}/entries":          a.entries,
-		"GET /v1/accounts/{account}/usage":            a.accountUsage,
-		"GET /v1/accounts/{account}/calls":            a.calls,
-		"GET /v1/usage":                               a.usage,
-		"GET /v1/usage/verify":                        a.verifyUsage,
-		"GET /v1/ledger":                              a.balances,
-		"GET /v1/ledger/verify":                       a.verify,
+		"GET /v1/status":                     a.status,
+		"GET /v1/config":                     a.configuration,
+		"GET /v1/plugins":                    a.plugins,
+		"GET /v1/upstreams":                  a.upstreams,
+		"GET /v1/overload":                   a.overload,
+		"GET /v1/accounts":                   a.accounts,
+		"GET /v1/accounts/{account}":         a.account,
+		"GET /v1/accounts/{account}/keys":    a.keys,
+		"GET /v1/accounts/{account}/balance": a.balance,
+		"GET /v1/accounts/{account}/entries": a.entries,
+		"GET /v1/accounts/{account}/usage":   a.accountUsage,
+		"GET /v1/accounts/{account}/calls":   a.calls,
+		"GET /v1/usage":                      a.usage,
+		"GET /v1/usage/verify":               a.verifyUsage,
+		"GET /v1/ledger":                     a.balances,
+		"GET /v1/ledger/verify":              a.verify,
+		"GET /v1/audit":                      a.audit,
+		"GET /v1/audit/verify":               a.verifyAudit,
 	} {
 		a.mux.Handle(pattern, a.guard(answer(c.Log, call)))
+	}
+	for pattern, change := range a.changes() {
+		a.mux.Handle(pattern, a.guard(answer(c.Log, a.recorded(change.action, change.call))))
 	}
 	if c.Metrics != nil {
 		a.mux.Handle("GET /metrics", a.guard(c.Metrics.Handler()))
 	}
 	a.mux.Handle("/", a.guard(http.HandlerFunc(a.unknown)))
 	return a, nil
+}
+
+// change is a call that changes something, and what the audit log says was done.
+type change struct {
+	action string
+	call   func(*http.Request) (any, error)
+}
+
+// changes are all calls but those that only read.
+func (a *API) changes() map[string]change {
+	return map[string]change{
+		"POST /v1/reload":                             {"gateway.reload", a.reload},
+		"POST /v1/accounts":                           {"account.create", a.createAccount},
+		"POST /v1/accounts/{account}/disable":         {"account.disable", a.disableAccount},
+		"POST /v1/accounts/{account}/enable":          {"account.enable", a.enableAccount},
+		"POST /v1/accounts/{account}/keys":            {"key.create", a.createKey},
+		"PATCH /v1/accounts/{account}/keys/{k}":       {"key.change", a.changeKey},
+		"DELETE /v1/accounts/{account}/keys/{k}":      {"key.revoke", a.revokeKey},
+		"POST /v1/accounts/{account}/keys/{k}/rotate": {"key.rotate", a.rotateKey},
+		"POST /v1/accounts/{account}/credits":         {"ledger.credit", a.credit},
+		"POST /v1/accounts/{account}/refunds":         {"ledger.refund", a.refund},
+		"POST /v1/vault/rotate":                       {"vault.rotate", a.rotateVault},
+	}
 }
 
 // methods are all that any call is made by.
@@ -125,12 +142,14 @@ func (a *API) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// A page whose name was made to point here is of the same site for its browser.
 		if site := r.Header.Get("Sec-Fetch-Site"); r.Header.Get("Origin") != "" || site != "" && site != "none" {
+			a.denied(r, "browser")
 			problem(w, http.StatusForbidden, "browser", "The admin API is not for browsers.")
 			return
 		}
 		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 		presented := sha256.Sum256([]byte(token))
 		if a.config.Token != "" && (!ok || subtle.ConstantTimeCompare(presented[:], a.token[:]) != 1) {
+			a.denied(r, "unauthorized")
 			w.Header().Set("WWW-Authenticate", `Bearer realm="postern"`)
 			problem(w, http.StatusUnauthorized, "unauthorized", "The admin API needs its token.")
 			return
@@ -177,23 +196,15 @@ func refuse(status int, code, format string, args ...any) error {
 func answer(log *slog.Logger, call func(*http.Request) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		result, err := call(r)
-		var no *refusal
+		no := refusalOf(err)
 		switch {
 		case err == nil:
 			write(w, http.StatusOK, result)
-		case errors.As(err, &no):
+		case no != nil:
+			if no.code == "unavailable" {
+				w.Header().Set("Retry-After", "5")
+			}
 			problem(w, no.status, no.code, no.detail)
-		case errors.Is(err, account.ErrNotFound), errors.Is(err, ledger.ErrAccount):
-			problem(w, http.StatusNotFound, "not_found", "There is no such account or key.")
-		case errors.Is(err, ledger.ErrInvalid), errors.Is(err, account.ErrInvalid), errors.Is(err, exchange.ErrAmount):
-			problem(w, http.StatusBadRequest, "invalid", err.Error())
-		case errors.Is(err, account.ErrRevoked), errors.Is(err, account.ErrExpired), errors.Is(err, account.ErrDisabled), errors.Is(err, account.ErrTooMany):
-			problem(w, http.StatusConflict, "conflict", err.Error())
-		case errors.Is(err, ledger.ErrKey):
-			problem(w, http.StatusConflict, "key_used", "The key was used for another movement.")
-		case errors.Is(err, ledger.ErrUnavailable):
-			w.Header().Set("Retry-After", "5")
-			problem(w, http.StatusServiceUnavailable, "unavailable", "The ledger can not record anything now.")
 		default:
 			log.ErrorContext(r.Context(), "admin call failed", "path", r.URL.Path, "error", err)
 			problem(w, http.StatusInternalServerError, "internal", "The call failed; the log says why.")

@@ -19,6 +19,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/server"
 	"github.com/postern-gateway/postern/gateway/state"
 	"github.com/postern-gateway/postern/gateway/state/memory"
@@ -181,7 +182,7 @@ var calls = []string{
 	"GET /v1/accounts", "POST /v1/accounts", "GET /v1/accounts/a", "POST /v1/accounts/a/disable", "POST /v1/accounts/a/enable", "GET /v1/accounts/a/keys",
 	"PATCH /v1/accounts/a/keys/k", "POST /v1/accounts/a/keys/k/rotate", "POST /v1/accounts/a/refunds",
 	"POST /v1/accounts/a/keys", "DELETE /v1/accounts/a/keys/k", "GET /v1/accounts/a/balance", "POST /v1/accounts/a/credits",
-	"GET /v1/accounts/a/entries", "GET /v1/ledger", "GET /v1/ledger/verify",
+	"GET /v1/accounts/a/entries", "GET /v1/ledger", "GET /v1/ledger/verify", "GET /v1/audit", "GET /v1/audit/verify", "POST /v1/vault/rotate",
 }
 
 // TestGuard: nothing but health is answered without the token, and nothing at all to a browser.
@@ -437,6 +438,9 @@ func TestHealth(t *testing.T) {
 	var a Account
 	o.expect(t, 200, "POST", "/v1/accounts", `{"name":"Acme"}`, &a)
 	o.store.broken.Store(true)
+	if _, err := o.server.Storage().Ledger.Credit(t.Context(), a.ID, exchange.Pico(1e12), "k", ""); err == nil {
+		t.Error("credited without a disk")
+	}
 	w := o.do(t, "POST", "/v1/accounts/"+a.ID+"/credits", `{"amount":"1","key":"k"}`)
 	problemIn(t, w, 503, "unavailable")
 	if w.Header().Get("Retry-After") == "" || strings.Contains(w.Body.String(), "disk") {
@@ -444,6 +448,7 @@ func TestHealth(t *testing.T) {
 	}
 	look("/health", 200, "ok")
 	look("/ready", 503, "not ready")
+	o.store.broken.Store(false)
 
 	offline, err := New(Config{Token: token, Storage: o.server.Storage(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {

@@ -9,6 +9,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"strconv"
 	"time"
 )
 
@@ -96,6 +98,9 @@ func (c *Client) Call(ctx context.Context, method, path string, in, out any) err
 		return err
 	}
 	r.Header.Set("Authorization", "Bearer "+c.token)
+	if uid := os.Getuid(); uid >= 0 {
+		r.Header.Set(userHeader, strconv.Itoa(uid))
+	}
 	status, answer, err := c.do(r)
 	if err != nil {
 		return err

@@ -1,9 +1,12 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/account"
@@ -87,6 +90,21 @@ func (in *KeyInput) read() (apply func(*account.KeyRequest), err error) {
 	}, nil
 }
 
+// names are the members that are given, for the audit log.
+func (in *KeyInput) names() string {
+	var list []string
+	for name, given := range map[string]bool{
+		"name": in.Name != nil, "scopes": in.Scopes != nil, "models": in.Models != nil, "routes": in.Routes != nil, "networks": in.Networks != nil,
+		"cap": in.Cap != nil, "rate": in.Rate != nil, "expires": in.Expires != nil,
+	} {
+		if given {
+			list = append(list, name)
+		}
+	}
+	slices.Sort(list)
+	return cmp.Or(strings.Join(list, "."), "nothing")
+}
+
 func set[T any](to, from *T) {
 	if from != nil {
 		*to = *from
@@ -149,6 +167,7 @@ func (a *API) changeKey(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	detail(r, "changed", in.names())
 	k, err := a.config.Storage.Accounts.ChangeKey(r.Context(), r.PathValue("account"), r.PathValue("k"), apply)
 	if err != nil {
 		return nil, err

@@ -443,13 +443,11 @@ func TestEveryOctet(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range b {
-			for bit := range 8 {
-				changed := bytes.Clone(b)
-				changed[i] ^= 1 << bit
-				s.put(t, key, changed)
-				if r, err := l.Verify(t.Context(), Mark{}); err != nil || r.OK() {
-					t.Fatalf("%q: octet %d, bit %d: %v", key, i, bit, err)
-				}
+			changed := bytes.Clone(b)
+			changed[i] ^= 1 << (i % 8)
+			s.put(t, key, changed)
+			if r, err := l.Verify(t.Context(), Mark{}); err != nil || r.OK() {
+				t.Fatalf("%q: octet %d: %v", key, i, err)
 			}
 		}
 		s.put(t, key, b)
@@ -748,7 +746,8 @@ func TestFingerprint(t *testing.T) {
 	t.Parallel()
 	a := open(t, stored(t), nil)
 	b := open(t, stored(t), func(c *Config) { c.Key = bytes.Repeat([]byte{9}, 32) })
-	if a.Fingerprint("one") != a.Fingerprint("one") || a.Fingerprint("one") == a.Fingerprint("two") || a.Fingerprint("one") == b.Fingerprint("one") {
+	same := open(t, stored(t), nil)
+	if a.Fingerprint("one") != same.Fingerprint("one") || a.Fingerprint("one") == a.Fingerprint("two") || a.Fingerprint("one") == b.Fingerprint("one") {
 		t.Error("fingerprints do not tell apart what they should")
 	}
 	if e := (Entry{Actor: "token:" + a.Fingerprint("one"), Action: "a.b", Subject: "gateway", Outcome: Done}); e.check() != nil {
@@ -819,4 +818,17 @@ func BenchmarkAppend(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+func BenchmarkVerify(b *testing.B) {
+	l := open(b, stored(b), nil)
+	const n = 2000
+	add(b, l, n)
+	b.ReportAllocs()
+	for b.Loop() {
+		if r, err := l.Verify(b.Context(), Mark{}); err != nil || !r.OK() {
+			b.Fatal(r, err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/entry")
 }

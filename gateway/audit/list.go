@@ -9,10 +9,11 @@ import (
 // MaxList is the most entries of one page.
 const MaxList = 1000
 
-// span is how many entries are read at once, from the newest on; most bounds how many are read for one page.
+// Entries are read from the newest on, first as many as a page has, then twice as many and so on up to span; most bounds
+// how many are read for one page.
 const (
-	span = 512
-	most = 100 * span
+	span = 4096
+	most = 50_000
 )
 
 // Filter says which entries to list. What is zero does not restrict.
@@ -54,10 +55,11 @@ func (l *Log) List(ctx context.Context, f Filter) (Page, error) {
 		end = min(end, f.Before)
 	}
 	var p Page
-	for read := 0; end > h.floor.Seq+1 && read < most; read += span {
+	size := uint64(f.Limit + 1)
+	for read := uint64(0); end > h.floor.Seq+1 && read < most; {
 		begin := h.floor.Seq + 1
-		if end-begin > span {
-			begin = end - span
+		if end-begin > size {
+			begin = end - size
 		}
 		var part []Entry
 		for rec, err := range l.store.Scan(ctx, []byte(entryAt), keyOf(begin)) {
@@ -89,7 +91,8 @@ func (l *Log) List(ctx context.Context, f Filter) (Page, error) {
 			}
 			p.Entries = append(p.Entries, *e)
 		}
-		end = begin
+		read, end = read+size, begin
+		size = min(2*size, span)
 	}
 	if end > h.floor.Seq+1 {
 		p.Next = end

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/postern-gateway/postern/gateway/audit"
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/expr"
 	"github.com/postern-gateway/postern/gateway/manifest"
@@ -32,7 +33,8 @@ type Config struct {
 	Digest    string // SHA-256 over the files' names and contents, hexadecimal
 	Gateway   Gateway
 	State     State
-	Vault     vault.Config // Dir and Log are filled in by whoever opens it
+	Vault     vault.Config // what is not in the files is filled in by whoever opens it
+	Audit     audit.Config // as well
 	Ledger    Ledger
 	Usage     Usage
 	Accounts  *settings.Settings // nil: nobody signs in

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hcldec"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/postern-gateway/postern/gateway/audit"
 	"github.com/postern-gateway/postern/gateway/person/settings"
 	"github.com/postern-gateway/postern/gateway/privacy"
 	"github.com/postern-gateway/postern/gateway/privacy/field"
@@ -45,6 +46,10 @@ func (l *loader) leaves(blocks hcl.Blocks) {
 	l.requires(s)
 	l.state(blocks.OfType("state"))
 	l.config.Vault = vault.Read(one("vault"), l)
+
+	s = one("audit")
+	l.config.Audit = audit.Read(s)
+	l.facts.Stores = append(l.facts.Stores, privacy.Storing{Feature: field.Audit, Keep: cmp.Or(l.config.Audit.Retain, privacy.Forever), At: s.Where("retain")})
 
 	s = one("ledger")
 	l.config.Ledger = Ledger{Currency: s.Text("currency"), HoldTTL: s.Span("hold_ttl"), Retain: s.Span("retain"), Range: s.At}

@@ -11,6 +11,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
+	"strconv"
 	"text/tabwriter"
 
 	"github.com/postern-gateway/postern/gateway/admin"
@@ -88,11 +90,20 @@ func (s *Shell) operate(p place, needsRunning bool) (*admin.Client, error) {
 
 // offline acts on a store that no gateway has open.
 func offline(storage *server.Storage, log *slog.Logger) (*admin.Client, error) {
-	api, err := admin.New(admin.Config{Token: "local", Storage: storage, Log: log}) // it has no other caller
+	api, err := admin.New(admin.Config{Token: "local", Actor: actor(), Storage: storage, Log: log}) // it has no other caller
 	if err != nil {
 		return nil, errors.Join(err, storage.Close())
 	}
 	return api.Local(), nil
+}
+
+// actor is the user of the system who runs this, by number: names are nobody's business.
+func actor() string {
+	uid := os.Getuid()
+	if uid < 0 { // Windows has none
+		return "unknown"
+	}
+	return "uid:" + strconv.Itoa(uid)
 }
 
 // with runs f connected.

@@ -15,6 +15,8 @@ func builtin() []*Class {
 			Purposes: []Purpose{Deliver, Authenticate}, Basis: Contract, Retention: WithAccount},
 		{Name: "security", Summary: field.Text{En: "What keeps others out of your account.", Zh: "用于保护账户安全的信息。"},
 			Purposes: []Purpose{Authenticate, Defend}, Basis: LegitimateInterest, Retention: WithAccount},
+		{Name: "audit", Summary: field.Text{En: "What was done to your account, by whom and when, under ids alone.", Zh: "对您账户的操作记录（仅编号）。"},
+			Purposes: []Purpose{Defend}, Basis: LegitimateInterest, Retention: 400 * day},
 		{Name: "device", Summary: field.Text{En: "Where and with what you connect.", Zh: "您连接时的网络与设备信息。"},
 			Purposes: []Purpose{Deliver, Defend}, Basis: LegitimateInterest, Retention: 30 * day},
 		{Name: "usage", Summary: field.Text{En: "Which calls you make, without their content.", Zh: "您的调用记录（不含内容）。"},

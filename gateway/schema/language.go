@@ -8,7 +8,7 @@ const MainFile = "config.hcl"
 // Main is what stands in config.hcl.
 func Main() *Block {
 	return &Block{Name: MainFile, Blocks: []Block{
-		gatewayBlock(), variableBlock(), localsBlock(), secretBlock(), stateBlock(), vaultBlock(), ledgerBlock(), usageBlock(), accountsBlock(), privacyBlock(), adminBlock(),
+		gatewayBlock(), variableBlock(), localsBlock(), secretBlock(), stateBlock(), vaultBlock(), auditBlock(), ledgerBlock(), usageBlock(), accountsBlock(), privacyBlock(), adminBlock(),
 		telemetryBlock(), listenerBlock(), pluginBlock(), upstreamBlock(), modelBlock(), routeBlock(),
 	}}
 }

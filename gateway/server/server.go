@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/account"
+	"github.com/postern-gateway/postern/gateway/audit"
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/ledger"
 	"github.com/postern-gateway/postern/gateway/ledger/record"
@@ -138,6 +139,7 @@ func New(ctx context.Context, c Config, cfg *config.Config) (_ *Server, err erro
 		s.telemetry.Log.WarnContext(ctx, "calls under way when the last run ended were settled by their checkpoints", "calls", r.Intents, "amount", r.Amount.String())
 	}
 	s.telemetry.Log.InfoContext(ctx, "serving", "listeners", strings.Join(s.addresses(), " "))
+	s.note(ctx, "gateway.start", audit.Done, "", cfg.Digest)
 	return s, nil
 }
 
@@ -186,13 +188,26 @@ func (s *Server) Apply(ctx context.Context, cfg *config.Config) error {
 	}
 	s.lastErr.Store(nil)
 	s.telemetry.Log.InfoContext(ctx, "configuration applied", "config", cfg.Digest[:12], "listeners", strings.Join(s.addresses(), " "))
+	s.note(ctx, "config.apply", audit.Done, "", cfg.Digest)
 	return nil
+}
+
+// note puts into the audit log what the gateway did itself, with the digest of the configuration.
+func (s *Server) note(ctx context.Context, action string, outcome audit.Outcome, reason, digest string) {
+	e := audit.Entry{Actor: "gateway", Action: action, Subject: "gateway", Outcome: outcome, Reason: reason}
+	if digest != "" {
+		e.Detail = map[string]string{"config": digest[:12]}
+	}
+	if _, err := s.storage.Audit.Append(ctx, e); err != nil {
+		s.telemetry.Log.ErrorContext(ctx, "not in the audit log", "error", err)
+	}
 }
 
 // Refused notes that a configuration was not applied; the one before goes on serving.
 func (s *Server) Refused(ctx context.Context, err error) {
 	s.lastErr.Store(&ReloadError{Time: time.Now(), Error: err.Error()})
 	s.telemetry.Log.ErrorContext(ctx, "configuration refused, the one before goes on serving", "error", err)
+	s.note(ctx, "config.apply", audit.Refused, "files", "")
 }
 
 func (s *Server) apply(ctx context.Context, cfg *config.Config) error {
@@ -241,6 +256,8 @@ func fixed(old, next *config.Config) error {
 		return fmt.Errorf("%s: the state block can not change while the gateway runs: restart it", next.State.Range)
 	case !reflect.DeepEqual(old.Vault, next.Vault):
 		return errors.New("the vault block can not change while the gateway runs: restart it")
+	case old.Audit.Retain != next.Audit.Retain:
+		return errors.New("the audit block can not change while the gateway runs: restart it")
 	case old.Ledger.Currency != next.Ledger.Currency || old.Ledger.HoldTTL != next.Ledger.HoldTTL || old.Ledger.Retain != next.Ledger.Retain:
 		return fmt.Errorf("%s: the ledger block can not change while the gateway runs: restart it", next.Ledger.Range)
 	case old.Usage.Keep != next.Usage.Keep || old.Usage.Sums != next.Usage.Sums:
@@ -315,6 +332,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	<-last.idle
 	s.draining.Wait()
 	s.gate.Close()
+	s.note(ctx, "gateway.stop", audit.Done, "", "")
 	if err := errors.Join(problems, last.close(ctx, nil), s.host.Close(ctx), s.storage.Close()); err != nil {
 		return err
 	}
@@ -397,10 +415,11 @@ func (s *Server) Upstreams() map[string][]upstream.EndpointStatus {
 	return all
 }
 
-// Storage is what outlives a run: the store, the vault beside it, and the ledger, the accounts, the replies and the usage in them.
+// Storage is what outlives a run: the store, the vault beside it, and the audit log, the ledger, the accounts, the replies and the usage in them.
 type Storage struct {
 	Store    state.Store
 	Vault    *vault.Vault // keys of what is sealed for people and accounts
+	Audit    *audit.Log
 	Ledger   *ledger.Ledger
 	Accounts *account.Directory
 	People   *reception.Desk // nil without an accounts block
@@ -434,6 +453,10 @@ func (s *Storage) open(ctx context.Context, b state.Backend, cfg *config.Config,
 		return err
 	}
 	s.opened = append(s.opened, s.Vault)
+	if s.Audit, err = openAudit(ctx, cfg, s, log); err != nil {
+		return err
+	}
+	s.opened = append(s.opened, s.Audit)
 	s.Ledger, err = ledger.Open(ctx, ledger.Config{
 		Store: s.Store, Log: log, Currency: cfg.Ledger.Currency, HoldTTL: cfg.Ledger.HoldTTL, Retain: cfg.Ledger.Retain, Node: cfg.Gateway.Name,
 	})
@@ -472,6 +495,17 @@ func openVault(ctx context.Context, cfg *config.Config, log *slog.Logger) (*vaul
 		c.Dir = filepath.Join(cfg.State.Dir, "vault")
 	}
 	return vault.Open(ctx, c)
+}
+
+// openAudit opens the audit log. The key of its head is the vault's: whoever can write to the store alone can not make one.
+func openAudit(ctx context.Context, cfg *config.Config, s *Storage, log *slog.Logger) (*audit.Log, error) {
+	key, err := s.Vault.Drawer("audit").MAC(ctx, "gateway", "head")
+	if err != nil {
+		return nil, fmt.Errorf("open audit log: %w", err)
+	}
+	c := cfg.Audit
+	c.Store, c.Key, c.Log = s.Store, key[:], log
+	return audit.Open(ctx, c)
 }
 
 // agree gives every account its place in the ledger: a crash may have come between the two.

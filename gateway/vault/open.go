@@ -387,14 +387,14 @@ func (c *copying) flush() error {
 }
 
 // Rotate makes a new master key, wraps all data keys under it, and overwrites the old one and what was under it. It is for
-// a master key that the vault keeps; one that is given changes with the configuration.
+// a master key that the vault keeps; one that is given (ErrGiven) changes with the configuration.
 func (v *Vault) Rotate(ctx context.Context) error {
 	if err := v.enter(ctx); err != nil {
 		return err
 	}
 	defer v.leave()
 	if !v.kept {
-		return errors.New("the master key is the configuration's: give the new one as key and this one as previous, and start again")
+		return ErrGiven
 	}
 	return v.submit(ctx, &change{kind: rewriting, rewrite: func() error { return v.rewrite(ctx, nil, v.id, nil) }})
 }

@@ -40,6 +40,7 @@ var (
 	ErrBackup   = errors.New("not a whole backup of data keys")
 	ErrFull     = fmt.Errorf("the vault has %d keys, and that is all it can have", maxSlots)
 	ErrClosed   = errors.New("vault is closed")
+	ErrGiven    = errors.New("the master key is the configuration's: give the new one as key and this one as previous, and start again")
 )
 
 const (

@@ -99,7 +99,10 @@ func All() []Field {
 		{Name: "person.links", Class: "security", About: Text{"links that were mailed and steps of a sign-in that are not complete", "已发送的邮件链接与未完成的登录步骤"}, Feature: People,
 			Records: []string{"person/token.Token.*", "person/token.Letter.*"}},
 		{Name: "person.attempts", Class: "security", About: Text{"failed attempts to sign in, by person and network", "按个人与网络统计的登录失败次数"}, Feature: People},
-		{Name: "audit.entry", Class: "security", About: Text{"what was done to an account, by whom and when", "对账户的操作、操作者与时间"}, Feature: Audit},
+
+		// audit
+		{Name: "audit.entry", Class: "audit", About: Text{"what was done to an account, by whom and when", "对账户的操作、操作者与时间"}, Feature: Audit,
+			Records: []string{"audit.Entry.*"}},
 
 		// device
 		{Name: "client_address", Class: "device", About: Text{"the network address", "网络地址"},
@@ -195,7 +198,7 @@ func Impersonal() Plain {
 			"openai-beta", "anthropic-version", "anthropic-beta", "traceparent", "x-forwarded-proto", "x-forwarded-host", "content-digest",
 		},
 		Labels:  []string{"listener", "route", "protocol", "status", "code", "upstream", "plugin", "phase", "kind", "meter", "outcome", "model", "unit", "estimated", "reason", "result", "version", "state", "priority", "tried"},
-		Records: []string{"ledger/record.Head.*", "ledger/record.Floor.*", "ledger/record.Entry.Seq", "ledger/record.Marker.Seq", "ledger/record.Keyed.Seq", "privacy/notice.Edition.*", "person.removal.*"},
+		Records: []string{"ledger/record.Head.*", "ledger/record.Floor.*", "ledger/record.Entry.Seq", "ledger/record.Marker.Seq", "ledger/record.Keyed.Seq", "privacy/notice.Edition.*", "person.removal.*", "audit.head.*"},
 	}
 }
 
@@ -212,6 +215,7 @@ func Stored() map[string]string {
 		"replay": "replay.record",
 		"usage":  "", "usage/a": "", "usage/d": "usage.Sum", "usage/f": "", "usage/g": "", "usage/h": "usage.Sum", "usage/m": "", "usage/r": "usage.Record", "usage/s": "",
 		"privacy": "privacy/notice.Edition",
+		"audit":   "", "audit/begun": "audit.Entry", "audit/chain": "audit.head", "audit/entry": "audit.Entry",
 	}
 }
 

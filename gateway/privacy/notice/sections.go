@@ -131,7 +131,7 @@ func (s *Statement) used(w *writer) {
 // class is a class's name for people.
 func (w *writer) class(name string) string {
 	if t, ok := map[string]field.Text{
-		"account": {En: "Account", Zh: "账户信息"}, "security": {En: "Security", Zh: "安全信息"}, "device": {En: "Device and network", Zh: "设备与网络信息"},
+		"account": {En: "Account", Zh: "账户信息"}, "security": {En: "Security", Zh: "安全信息"}, "audit": {En: "Record of what was done", Zh: "操作记录"}, "device": {En: "Device and network", Zh: "设备与网络信息"},
 		"usage": {En: "Usage", Zh: "使用记录"}, "billing": {En: "Billing", Zh: "账单信息"}, "content": {En: "Content", Zh: "内容"},
 		"creation": {En: "Creations", Zh: "创作"}, "support": {En: "Support", Zh: "客服"},
 	}[name]; ok {
