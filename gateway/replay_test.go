@@ -374,10 +374,12 @@ func TestIdempotencyKeyOutlivesTheProcess(t *testing.T) {
 	})
 	<-reached
 	crashed := workdir(t, files)
-	if err := os.MkdirAll(filepath.Join(crashed, "data", "store"), 0o700); err != nil {
-		t.Fatal(err)
+	for _, part := range []string{"store", "vault"} {
+		if err := os.MkdirAll(filepath.Join(crashed, "data", part), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		copyFiles(t, filepath.Join(dir, "data", part), filepath.Join(crashed, "data", part))
 	}
-	copyFiles(t, filepath.Join(dir, "data", "store"), filepath.Join(crashed, "data", "store"))
 	leave()
 	calls.Wait()
 	n.settled(t, account) // the gateway has seen that the client went
