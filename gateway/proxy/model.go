@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postern-gateway/postern/gateway/eventstream"
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/provider"
 	"github.com/postern-gateway/postern/gateway/upstream"
@@ -195,7 +196,7 @@ func (c *call) answer(ctx context.Context, resp *upstream.Response) error {
 		}
 	}
 	if served && h.EventStream() {
-		s := &stream{call: c, filter: filter, events: newEvents(maxEvent)}
+		s := &stream{call: c, filter: filter, events: eventstream.New(eventstream.MaxEvent)}
 		return s.run(ctx)
 	}
 	return c.wholeReply(ctx, filter, served)

@@ -34,6 +34,7 @@ func (toy) Encode(_ provider.Operation, call *exchange.Call, body []byte) (strin
 func (toy) Decode(provider.Operation, *exchange.Call, []byte) provider.Decoder {
 	return new(toyDecoder)
 }
+func (toy) Text(event []byte, add func(int, []byte)) { add(0, event) }
 func (toy) Receipt(body []byte, r *exchange.Receipt) []byte {
 	return append(body, " receipt "+r.ID...)
 }
@@ -416,73 +417,6 @@ func TestModelHammer(t *testing.T) {
 	work.Wait()
 	if s := u.Status()[0]; s.InFlight != 0 {
 		t.Errorf("%+v", s)
-	}
-}
-
-func frame(chunks ...[]byte) (list []string) {
-	e := newEvents(maxEvent)
-	for _, c := range chunks {
-		for len(c) > 0 {
-			n := copy(e.room(), c)
-			c = c[n:]
-			e.advance(n)
-			for ev, ok := e.next(); ok; ev, ok = e.next() {
-				list = append(list, string(ev))
-			}
-		}
-	}
-	if rest := e.rest(); len(rest) > 0 {
-		list = append(list, string(rest))
-	}
-	return list
-}
-
-func TestEvents(t *testing.T) {
-	for in, want := range map[string]string{
-		"data: a\n\ndata: b\n\n":         "data: a\n\n|data: b\n\n",
-		"data: a\r\n\r\ndata: b\r\n\r\n": "data: a\r\n\r\n|data: b\r\n\r\n",
-		"data: a\r\rdata: b\r\r":         "data: a\r\r|data: b\r\r",
-		"data: a\n\r\ndata: b\r\n\n":     "data: a\n\r\n|data: b\r\n\n",
-		"data: a\ndata: b\n\n":           "data: a\ndata: b\n\n",
-		"data: a":                        "data: a\n\n",
-		"data: a\n":                      "data: a\n\n",
-		"":                               "",
-	} {
-		if got := strings.Join(frame([]byte(in)), "|"); got != want {
-			t.Errorf("%q: %q, want %q", in, got, want)
-		}
-	}
-}
-
-func FuzzEvents(f *testing.F) {
-	for _, s := range []string{"data: a\n\ndata: b\n\n", "a\r\n\r\nb\r\r\n\n\r", "\r\n\r\n", "a\r\r\nb\n\r\r\n", ":\n\n\n\n", "data: [DONE]"} {
-		f.Add([]byte(s), uint8(1))
-		f.Add([]byte(s), uint8(3))
-	}
-	f.Fuzz(func(t *testing.T, b []byte, step uint8) {
-		whole := frame(b)
-		split := frame(slices.Collect(slices.Chunk(b, max(int(step), 1)))...)
-		if !slices.Equal(whole, split) {
-			t.Fatalf("whole %q, split %q", whole, split)
-		}
-		// Nothing but line ends is lost or added.
-		lines := strings.NewReplacer("\r", "", "\n", "")
-		if got, want := lines.Replace(strings.Join(whole, "")), lines.Replace(string(b)); got != want {
-			t.Fatalf("%q became %q", want, got)
-		}
-	})
-}
-
-func BenchmarkEvent(b *testing.B) {
-	event := []byte(`data: {"id":"x","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":" word"},"finish_reason":null}]}` + "\n\n")
-	e := newEvents(maxEvent)
-	b.ReportAllocs()
-	b.SetBytes(int64(len(event)))
-	for b.Loop() {
-		e.advance(copy(e.room(), event))
-		if _, ok := e.next(); !ok {
-			b.Fatal("no event")
-		}
 	}
 }
 

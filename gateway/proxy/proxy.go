@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/postern-gateway/postern/gateway/eventstream"
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/overload"
 	"github.com/postern-gateway/postern/gateway/provider"
@@ -251,23 +252,23 @@ func (f *Forwarder) deliver(ctx context.Context, x *exchange.Exchange, filter Fi
 
 // filterEvents delivers an event stream to the client through a filter that wants whole events.
 func (f *Forwarder) filterEvents(ctx context.Context, x *exchange.Exchange, filter Filter) error {
-	events := newEvents(maxEvent)
+	events := eventstream.New(eventstream.MaxEvent)
 	var in, out []byte
 	for {
-		n, err := x.Response.Body.Read(events.room())
-		events.advance(n)
+		n, err := x.Response.Body.Read(events.Room())
+		events.Advance(n)
 		if err != nil && !exchange.AtEnd(err) {
 			return f.cut(ctx, x, err)
 		}
 		in = in[:0]
-		for event, ok := events.next(); ok; event, ok = events.next() {
+		for event, ok := events.Next(); ok; event, ok = events.Next() {
 			in = append(in, event...)
 		}
-		if events.full() {
+		if events.Full() {
 			return f.cut(ctx, x, errEventTooLarge)
 		}
 		if err != nil {
-			in = append(in, events.rest()...)
+			in = append(in, events.Rest()...)
 		}
 		if len(in) == 0 && err == nil {
 			continue

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/postern-gateway/postern/gateway/eventstream"
 	"github.com/postern-gateway/postern/gateway/exchange"
 )
 
@@ -14,7 +15,7 @@ import (
 type stream struct {
 	*call
 	filter Filter
-	events *events
+	events *eventstream.Splitter
 
 	in, out []byte
 	noted   time.Time // of the last checkpoint
@@ -37,8 +38,8 @@ func (s *stream) run(ctx context.Context) error {
 		}
 	}
 	for {
-		n, rerr := x.Response.Body.Read(s.events.room())
-		s.events.advance(n)
+		n, rerr := x.Response.Body.Read(s.events.Room())
+		s.events.Advance(n)
 		if rerr != nil && !exchange.AtEnd(rerr) {
 			return s.broken(ctx, rerr)
 		}
@@ -46,17 +47,17 @@ func (s *stream) run(ctx context.Context) error {
 		var mark []byte // the event that ends the stream
 		last := false
 		for !last {
-			event, ok := s.events.next()
+			event, ok := s.events.Next()
 			if !ok {
 				break
 			}
 			mark, last = s.decode(event)
 		}
-		if s.events.full() {
+		if s.events.Full() {
 			return s.broken(ctx, errEventTooLarge)
 		}
 		if !last && rerr != nil {
-			if event := s.events.rest(); len(event) > 0 {
+			if event := s.events.Rest(); len(event) > 0 {
 				mark, last = s.decode(event)
 			}
 		}
@@ -200,8 +201,8 @@ func (s *stream) broken(ctx context.Context, err error) error {
 func (s *stream) readOut() {
 	timer := time.AfterFunc(afterLast, func() { _ = s.x.Response.Body.Close() })
 	defer timer.Stop()
-	for read := 0; read < maxEvent; {
-		n, err := s.x.Response.Body.Read(s.events.room())
+	for read := 0; read < eventstream.MaxEvent; {
+		n, err := s.x.Response.Body.Read(s.events.Room())
 		read += n
 		if err != nil {
 			return

@@ -1,16 +1,18 @@
-package proxy
+// Package eventstream cuts streams of server-sent events (WHATWG HTML standard, section 9.2.6) into events. Its
+// main type is Splitter.
+package eventstream
 
 import (
 	"bytes"
 	"slices"
 )
 
-// maxEvent is the longest server-sent event, in octets.
-const maxEvent = 1 << 20
+// MaxEvent is the longest event that is taken from an upstream, in octets.
+const MaxEvent = 1 << 20
 
-// events cuts an event stream into events without reading what they say. An event ends with its blank line; lines end with
+// Splitter cuts an event stream into events without reading what they say. An event ends with its blank line; lines end with
 // LF, CRLF or CR. Where the stream is cut into reads makes no difference to the events.
-type events struct {
+type Splitter struct {
 	buf     []byte
 	start   int // of the event under way
 	scanned int // octets looked at
@@ -24,12 +26,13 @@ type events struct {
 	skip  bool // swallow an LF: its CR has ended the event before
 }
 
-func newEvents(limit int) *events {
-	return &events{max: limit, empty: true, buf: make([]byte, 8<<10)}
+// New makes a Splitter of events of at most limit octets: see Full.
+func New(limit int) *Splitter {
+	return &Splitter{max: limit, empty: true, buf: make([]byte, 8<<10)}
 }
 
-// room is where the next octets are to be read to.
-func (e *events) room() []byte {
+// Room is where the next octets are to be read to.
+func (e *Splitter) Room() []byte {
 	if e.start > 0 {
 		n := copy(e.buf, e.buf[e.start:e.end])
 		e.scanned -= e.start
@@ -42,14 +45,14 @@ func (e *events) room() []byte {
 	return e.buf[e.end:]
 }
 
-// advance says that n octets were read into room.
-func (e *events) advance(n int) { e.end += n }
+// Advance says that n octets were read into Room's.
+func (e *Splitter) Advance(n int) { e.end += n }
 
-// full reports that the event under way is longer than any may be.
-func (e *events) full() bool { return e.end-e.start > e.max }
+// Full reports that the event under way is longer than any may be.
+func (e *Splitter) Full() bool { return e.end-e.start > e.max }
 
-// next returns the next whole event with its blank line. It is valid until room is called.
-func (e *events) next() (event []byte, ok bool) {
+// Next returns the next whole event with its blank line. It is valid until Room is called.
+func (e *Splitter) Next() (event []byte, ok bool) {
 	for e.scanned < e.end {
 		c := e.buf[e.scanned]
 		if e.skip {
@@ -111,16 +114,16 @@ func lineEnd(b []byte) int {
 }
 
 // cut ends the event at what was scanned.
-func (e *events) cut() []byte {
+func (e *Splitter) cut() []byte {
 	event := e.buf[e.start:e.scanned]
 	e.start = e.scanned
 	e.empty, e.blank, e.cr, e.lone = true, false, false, false
 	return event
 }
 
-// rest is what is left at the end of the stream, made a whole event where the sender forgot its blank line. It is empty
+// Rest is what is left at the end of the stream, made a whole event where the sender forgot its blank line. It is empty
 // when nothing is left.
-func (e *events) rest() []byte {
+func (e *Splitter) Rest() []byte {
 	event := e.buf[e.start:e.end]
 	e.start, e.scanned = e.end, e.end
 	if len(event) == 0 || e.skip && len(event) == 1 && event[0] == '\n' || e.cr && e.blank {
