@@ -168,6 +168,11 @@ var exercised = map[string]string{
 	`curl -sS --cacert data/tls/ca.pem --cert keys/robot.pem --key keys/robot.key -X PUT https://localhost:8443/thing`:                                                                                                                             "TestExampleMutualTLS",
 	`curl -sS -i --cacert examples/fallback/data/tls/ca.pem https://localhost:8443/v1/chat/completions -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' -d '{"model":"small","messages":[{"role":"user","content":"Hello!"}]}'`: "TestExampleFallback",
 
+	`curl -sS -i --cacert examples/creations/data/tls/ca.pem https://localhost:8443/v1/chat/completions -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' -d '{"model":"small","stream":true, "messages":[{"role":"user","content":"Hello!"}]}'`:            "TestExampleCreations",
+	`curl -sS -i --cacert examples/creations/data/tls/ca.pem https://localhost:8443/v1/chat/completions -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' -H 'Postern-Keep: none' -d '{"model":"small","messages":[{"role":"user","content":"Goodbye!"}]}'`: "TestExampleCreations",
+	"bin/postern usage sums -dir examples/creations -by model -csv": "TestExampleCreations",
+	"bin/postern usage verify -dir examples/creations":              "TestExampleCreations",
+
 	`GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o examples/authorization-service/authz/authz.wasm ./examples/authorization-service/authz`: "TestExampleAuthorizationService",
 	`curl -sS -H 'authorization: Bearer good' http://127.0.0.1:8080/`:                                                                                "TestExampleAuthorizationService",
 	`sh .ci/tools sdk`: "make test runs it",

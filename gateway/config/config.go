@@ -350,8 +350,16 @@ type Route struct {
 	// read to its end for exact usage) or "void".
 	OnDisconnect string
 	// Replay is how long the reply to a model call with an idempotency key is kept, default 24h; 0: such keys are ignored.
-	Replay time.Duration
-	Range  hcl.Range
+	Replay    time.Duration
+	Creations *Creations // nil: replies are not kept for their callers
+	Range     hcl.Range
+}
+
+// Creations says how replies are kept for their callers.
+type Creations struct {
+	Keep    time.Duration
+	Item    int64 // octets of one, default 16 MiB
+	Account int64 // octets of all of an account, default 1 GiB
 }
 
 // Respond is a fixed answer.

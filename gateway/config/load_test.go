@@ -43,7 +43,7 @@ func (f format) Name() string { return f.name }
 func (f format) Operation(method, path string) (provider.Operation, bool) {
 	for end, name := range f.calls {
 		if m, p, _ := strings.Cut(end, " "); m == method && strings.HasSuffix(path, p) {
-			return provider.Operation{Name: name, Billed: true}, true
+			return provider.Operation{Name: name, Billed: name != "models"}, true
 		}
 	}
 	return provider.Operation{}, false

@@ -12,6 +12,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/expr"
 	"github.com/postern-gateway/postern/gateway/overload"
 	"github.com/postern-gateway/postern/gateway/privacy"
+	"github.com/postern-gateway/postern/gateway/privacy/field"
 	"github.com/postern-gateway/postern/gateway/schema"
 )
 
@@ -42,6 +43,9 @@ func (l *loader) routeBlocks() {
 		r.Pattern = l.Pattern(s)
 		l.destination(n, s)
 		l.chain(r)
+		if b := s.One("creations"); b.Given {
+			l.creations(r, b)
+		}
 		l.facts.Ways = append(l.facts.Ways, privacy.Way{Route: r.Name, At: r.Range, ReplayAt: s.Where("replay")})
 	}
 	l.ambiguous()
@@ -75,6 +79,25 @@ func (l *loader) destination(n *schema.Named[Route], s *schema.Section) {
 		l.Errorf(n.At, "Missing destination", "The route leads nowhere: give upstream, models or a respond block.")
 	case ways > 1:
 		l.Errorf(n.At, "Two destinations", "A route leads to one place: give exactly one of upstream, models and respond.")
+	}
+}
+
+// creations reads how replies are kept for their callers.
+func (l *loader) creations(r *Route, s *schema.Section) {
+	r.Creations = &Creations{Keep: s.Span("keep"), Item: s.Size("item"), Account: s.Size("account")}
+	l.facts.Stores = append(l.facts.Stores, privacy.Storing{Feature: field.Creations, Keep: r.Creations.Keep, At: s.Where("keep")})
+	made := r.Respond == nil
+	for _, f := range l.opt.Formats {
+		if r.Pattern != nil && f.Name() == r.Format {
+			op, _ := f.Operation(r.Pattern.Method(), r.Pattern.Path())
+			made = made && op.Billed
+		}
+	}
+	switch {
+	case !made:
+		l.Errorf(s.At, "Nothing to keep", "Route %q is answered from the configuration, which is nobody's creation.", r.Name)
+	case len(r.Chain()[exchange.Authenticate]) == 0:
+		l.Errorf(s.At, "Nobody to keep it for", "Route %q has no authenticate stage, so nobody is known whose creation a reply could be.", r.Name)
 	}
 }
 

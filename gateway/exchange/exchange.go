@@ -176,6 +176,7 @@ type Call struct {
 	Operation string // the format's word for what is asked, such as "chat"
 	Model     string // the public model name the client sent
 	Stream    bool   // the client asked for server-sent events
+	Private   bool   // the client asked, in the format's own words, that the reply is not kept
 	Max       Usage  // the most this call can consume
 	Price     *Price // the row in force when the call was read; nil: the call is free
 	Targets   []Target

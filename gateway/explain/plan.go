@@ -219,7 +219,7 @@ func (e *Explainer) destination(r *config.Route) string {
 	case r.Respond != nil:
 		return fmt.Sprintf("answers %d itself", r.Respond.Status)
 	case r.Upstream != nil:
-		return "to upstream " + r.Upstream.Name
+		return "to upstream " + r.Upstream.Name + keeps(r)
 	}
 	var names []string
 	for _, m := range r.Models {
@@ -229,7 +229,15 @@ func (e *Explainer) destination(r *config.Route) string {
 	if e.billed(r) {
 		s += fmt.Sprintf(", durability %s, on_disconnect %s, replay %s", r.Durability, r.OnDisconnect, either(r.Replay == 0, "off", duration(r.Replay)))
 	}
-	return s
+	return s + keeps(r)
+}
+
+// keeps says how long replies are kept for their callers.
+func keeps(r *config.Route) string {
+	if r.Creations == nil {
+		return ""
+	}
+	return ", creations kept " + duration(r.Creations.Keep)
 }
 
 // billed reports whether calls by a route consume what models cost.

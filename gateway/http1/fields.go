@@ -86,9 +86,10 @@ func (f *Fields) addConnection(value string) *exchange.Problem {
 }
 
 // passes reports whether a field from outside reaches the handler. Many programs take "_" for "-", so a name with it
-// could pass for another; postern- is for what the gateway itself says.
+// could pass for another; postern- is for what the gateway itself says, but for the one
+// field by which a client tells it something.
 func passes(name string) bool {
-	return !strings.Contains(name, "_") && !strings.HasPrefix(name, "postern-")
+	return !strings.Contains(name, "_") && (!strings.HasPrefix(name, "postern-") || name == "postern-keep")
 }
 
 // TrailerAllowed reports whether a field may be in a trailer section (RFC 9110 section 6.5.1): nothing that frames,

@@ -43,6 +43,9 @@ type Format interface {
 	Problem(p *exchange.Problem) (contentType string, body []byte)
 	// Models renders the list of models (Operation "models"); name selects one, empty lists all.
 	Models(models []ModelInfo, name string) (contentType string, body []byte, found bool)
+	// Text tells what one server-sent event of a reply, as the customer gets it, adds to the text of each of the reply's
+	// choices, which are numbered from 0. text is valid until add returns.
+	Text(event []byte, add func(choice int, text []byte))
 	// Receipt adds the receipt to a whole (not streamed) response body where the format has a place for it, or
 	// returns body as it is.
 	Receipt(body []byte, r *exchange.Receipt) []byte

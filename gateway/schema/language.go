@@ -272,7 +272,15 @@ func routeBlock() Block {
 			{Name: "on_disconnect", Kind: Word, Preset: "bill_delivered", Words: []string{"bill_delivered", "drain", "void"}, Summary: "What a client that leaves a stream pays: what was delivered; the exact usage, for which the upstream is read to its end; nothing."},
 			{Name: "replay", Kind: Span, Preset: "24h", Min: "1m", Max: "30d", Zero: true, Summary: "How long the reply to a model call with an `Idempotency-Key` is kept, so that the same call sent again gets it and is charged once; 0 ignores such keys."},
 		},
-		Blocks: []Block{{Name: "respond", Summary: "A fixed answer.", Arguments: respondArguments("200", "")}},
+		Blocks: []Block{
+			{Name: "respond", Summary: "A fixed answer.", Arguments: respondArguments("200", "")},
+			{Name: "creations", Summary: "Keeps what callers who are known are answered, for them alone and sealed under their account's key: a reply as it is, or the text of a stream. A call with `Postern-Keep: none`, or whose body says `\"store\": false`, is not kept.",
+				Arguments: []Argument{
+					{Name: "keep", Kind: Span, Required: true, Min: "1m", Max: "3650d", Summary: "How long."},
+					{Name: "item", Kind: Size, Preset: "16MiB", Min: "1KiB", Max: "1GiB", Summary: "Octets of one creation; what is longer is not kept."},
+					{Name: "account", Kind: Size, Preset: "1GiB", Min: "1KiB", Max: "1TiB", Summary: "Octets of all creations of an account; beyond it no more are kept."},
+				}},
+		},
 	}
 }
 

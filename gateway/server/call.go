@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/creation"
 	"github.com/postern-gateway/postern/gateway/deadline"
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/overload"
@@ -29,8 +30,9 @@ type way struct {
 	visit     overload.Visit
 	deadline  deadline.Context
 	accounted bool
-	claim     *replay.Claim // of the call's idempotency key; nil without one
-	replayed  bool          // the call was answered by the reply to an earlier one
+	claim     *replay.Claim      // of the call's idempotency key; nil without one
+	replayed  bool               // the call was answered by the reply to an earlier one
+	recorder  *creation.Recorder // of a reply that is kept for its caller; nil without one
 }
 
 // readCall finds out what a model call asks for: which public model, what it can use at most, which targets can serve it.
@@ -137,6 +139,9 @@ func (w *way) list(ctx context.Context) *exchange.Problem {
 func (w *way) forward(ctx context.Context) *exchange.Problem {
 	r, x := w.route, w.x
 	hop := &proxy.Hop{Stages: w, Journal: w, Priority: r.Priority}
+	if r.Creations != nil && x.Identity.Known() && creation.Asked(x) {
+		w.recorder = w.server.storage.Creations.Record(x, creation.Terms(*r.Creations), r.format)
+	}
 	switch {
 	case r.Respond != nil:
 		return w.respond(ctx)

@@ -108,9 +108,10 @@ func (w *way) begun(ctx context.Context) error {
 	return replayUnavailable()
 }
 
-// conclude ends the claim of a call whose reply was not kept. A call that cost nothing may be made again under its key;
+// conclude ends what is still open of keeping the reply, and the claim of a call whose reply was not kept. A call that cost nothing may be made again under its key;
 // one that did, or may yet, must not.
 func (w *way) conclude(ctx context.Context) {
+	w.recorder.Close()
 	if w.claim == nil || w.claim.Over() {
 		return
 	}

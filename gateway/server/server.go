@@ -21,6 +21,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/account"
 	"github.com/postern-gateway/postern/gateway/audit"
 	"github.com/postern-gateway/postern/gateway/config"
+	"github.com/postern-gateway/postern/gateway/creation"
 	"github.com/postern-gateway/postern/gateway/ledger"
 	"github.com/postern-gateway/postern/gateway/ledger/record"
 	"github.com/postern-gateway/postern/gateway/listener"
@@ -415,17 +416,18 @@ func (s *Server) Upstreams() map[string][]upstream.EndpointStatus {
 	return all
 }
 
-// Storage is what outlives a run: the store, the vault beside it, and the audit log, the ledger, the accounts, the replies and the usage in them.
+// Storage is what outlives a run: the store, the vault beside it, and the audit log, the ledger, the accounts, the replies, the usage and the creations in them.
 type Storage struct {
-	Store    state.Store
-	Vault    *vault.Vault // keys of what is sealed for people and accounts
-	Audit    *audit.Log
-	Ledger   *ledger.Ledger
-	Accounts *account.Directory
-	People   *reception.Desk // nil without an accounts block
-	Replays  *replay.Store
-	Usage    *usage.Book
-	opened   []io.Closer // of these, in the order in which they were opened
+	Store     state.Store
+	Vault     *vault.Vault // keys of what is sealed for people and accounts
+	Audit     *audit.Log
+	Ledger    *ledger.Ledger
+	Accounts  *account.Directory
+	People    *reception.Desk // nil without an accounts block
+	Replays   *replay.Store
+	Usage     *usage.Book
+	Creations *creation.Shelf
+	opened    []io.Closer // of these, in the order in which they were opened
 }
 
 // OpenStorage opens the store that cfg names. It gives state.ErrLocked when a running gateway has it.
@@ -484,6 +486,10 @@ func (s *Storage) open(ctx context.Context, b state.Backend, cfg *config.Config,
 		return err
 	}
 	s.opened = append(s.opened, s.Usage)
+	if s.Creations, err = creation.Open(ctx, creation.Config{Store: s.Store, Sealer: s.Vault.Drawer("creation"), Log: log}); err != nil {
+		return err
+	}
+	s.opened = append(s.opened, s.Creations)
 	return s.agree(ctx)
 }
 

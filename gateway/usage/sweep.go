@@ -22,12 +22,16 @@ type Removed struct {
 }
 
 // Sweep removes what is older than it may be kept, as the book does by itself every hour, and tells what went.
-func (b *Book) Sweep(ctx context.Context) (gone Removed, err error) {
-	err = b.ask(ctx, func() (err error) {
+func (b *Book) Sweep(ctx context.Context) (Removed, error) {
+	var gone Removed
+	err := b.ask(ctx, func() (err error) {
 		gone, err = b.removeOld(ctx)
 		return err
 	})
-	return gone, err
+	if err != nil {
+		return Removed{}, fmt.Errorf("sweep usage: %w", err) // gone may still be written
+	}
+	return gone, nil
 }
 
 // sweep is Sweep for the owner.
@@ -165,9 +169,10 @@ func (b *Book) forget(ctx context.Context, of digest) error {
 
 // Remove removes everything of an account: records, sums, its name. Charges made before are not recorded again from the
 // ledger, whose business they stay. What is added afterwards is kept as ever.
-func (b *Book) Remove(ctx context.Context, account string) (gone Removed, err error) {
+func (b *Book) Remove(ctx context.Context, account string) (Removed, error) {
+	var gone Removed
 	of := digestOf(account)
-	err = b.ask(ctx, func() error {
+	err := b.ask(ctx, func() error {
 		o, now := &b.owner, b.now()
 		var batch state.Batch
 		batch.Put(of.key(gonePrefix), binary.AppendUvarint([]byte{version}, micros(now)))
@@ -195,7 +200,7 @@ func (b *Book) Remove(ctx context.Context, account string) (gone Removed, err er
 		return b.forget(ctx, of)
 	})
 	if err != nil {
-		return gone, fmt.Errorf("remove usage: %w", err)
+		return Removed{}, fmt.Errorf("remove usage: %w", err) // gone may still be written
 	}
 	return gone, nil
 }
@@ -234,8 +239,10 @@ type account struct {
 // was swept, on either side, is left out. Calls wait to be recorded while it looks at the ledger's part.
 func (b *Book) Verify(ctx context.Context) (*Report, error) {
 	report := &Report{Problems: []string{}}
-	err := b.ask(ctx, func() error { return b.verify(ctx, report) })
-	return report, err
+	if err := b.ask(ctx, func() error { return b.verify(ctx, report) }); err != nil {
+		return nil, fmt.Errorf("verify usage: %w", err) // report may still be written
+	}
+	return report, nil
 }
 
 func (b *Book) verify(ctx context.Context, report *Report) error {

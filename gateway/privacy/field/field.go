@@ -163,7 +163,8 @@ func All() []Field {
 		{Name: "plugin.cache", Class: "content", About: Text{"replies kept for a while to answer the same account's same request again", "为同一账户的相同请求暂存的应答"}, Feature: Cache},
 
 		// creation, support
-		{Name: "creation", Class: "creation", About: Text{"outputs kept for their owner, encrypted", "为所有者加密保存的创作内容"}, Feature: Creations},
+		{Name: "creation", Class: "creation", About: Text{"outputs kept for their owner, encrypted", "为所有者加密保存的创作内容"}, Feature: Creations,
+			Records: []string{"creation.Info.*"}},
 		{Name: "support.thread", Class: "support", About: Text{"questions to support and their answers", "向客服提出的问题与答复"}, Feature: Support},
 	}
 }
@@ -195,7 +196,7 @@ func Impersonal() Plain {
 			"host", "if-match", "if-modified-since", "if-none-match", "last-modified", "location", "pragma", "range", "retry-after", "server", "te", "vary", "via", "warning",
 			"access-control-request-method", "access-control-request-headers", "access-control-request-private-network",
 			"strict-transport-security", "x-content-type-options", "x-frame-options", "referrer-policy", "content-security-policy", "permissions-policy", "cross-origin-resource-policy",
-			"openai-beta", "anthropic-version", "anthropic-beta", "traceparent", "x-forwarded-proto", "x-forwarded-host", "content-digest",
+			"openai-beta", "anthropic-version", "anthropic-beta", "traceparent", "x-forwarded-proto", "x-forwarded-host", "content-digest", "postern-keep",
 		},
 		Labels:  []string{"listener", "route", "protocol", "status", "code", "upstream", "plugin", "phase", "kind", "meter", "outcome", "model", "unit", "estimated", "reason", "result", "version", "state", "priority", "tried"},
 		Records: []string{"ledger/record.Head.*", "ledger/record.Floor.*", "ledger/record.Entry.Seq", "ledger/record.Marker.Seq", "ledger/record.Keyed.Seq", "privacy/notice.Edition.*", "person.removal.*", "audit.head.*"},
@@ -209,6 +210,7 @@ func Stored() map[string]string {
 		"account/secret": "", "account/a": "account.Account", "account/k": "account.keyRecord", "account/u": "",
 		"ledger": "", "ledger/a": "ledger/record.Account", "ledger/b": "ledger/record.Account", "ledger/f": "ledger/record.Floor", "ledger/h": "ledger/record.Head",
 		"ledger/i": "ledger/record.Intent", "ledger/k": "ledger/record.Keyed", "ledger/p": "", "ledger/s": "ledger/record.Spend", "ledger/t": "ledger/record.Entry", "ledger/u": "ledger/record.Marker", "ledger/x": "",
+		"creation/c": "", "creation/d": "", "creation/e": "", "creation/i": "creation.Info", "creation/q": "",
 		"person/secret": "", "person/p": "person.individual", "person/e": "", "person/x": "person.removal", "person/s": "person/session.sessionRecord", "person/sp": "",
 		"person/m": "person/team.Membership", "person/mp": "", "person/i": "person/team.invitationRecord", "person/ip": "", "person/t": "person/token.Token", "person/tp": "",
 		"mail/q": "mail.record",

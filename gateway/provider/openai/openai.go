@@ -91,6 +91,7 @@ func (f *Format) Read(op provider.Operation, header exchange.Header, body []byte
 	}
 	call.Model = r.name
 	call.Stream = r.stream
+	call.Private = r.private
 	call.Max = r.most(maxOutput)
 	return call, nil
 }

@@ -43,6 +43,7 @@ type request struct {
 	model span   // its value, with quotes
 
 	stream        bool
+	private       bool // store is false
 	streamOptions span // its value
 	includeUsage  span // its value
 	wantsUsage    bool // include_usage is true
@@ -169,6 +170,9 @@ func (r *request) member(s *scanner, op string, k span) *exchange.Problem {
 		r.messages = span{at, s.i}
 	case "stream":
 		return r.boolean(s.skip(), "stream", &r.stream)
+	case "store":
+		v := s.skip() // of any other kind it is the upstream's to refuse
+		r.private = string(v.of(r.body)) == "false"
 	case "stream_options":
 		return r.readStreamOptions(s)
 	case "max_tokens", "max_completion_tokens":
