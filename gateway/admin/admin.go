@@ -39,10 +39,9 @@ type Config struct {
 
 // API is the operators' API. It is safe for concurrent use.
 type API struct {
-	config  Config
-	token   [sha256.Size]byte
-	mux     *http.ServeMux
-	denials denials
+	config Config
+	token  [sha256.Size]byte
+	mux    *http.ServeMux
 }
 
 // New makes the API. An empty token is refused: nobody may operate a gateway without one.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/account"
@@ -126,29 +125,10 @@ func refusalOf(err error) *refusal {
 	return nil
 }
 
-// deniedEvery is how often callers who are not let in are recorded at most: they must not fill the disk.
-const deniedEvery = 10 * time.Second
-
-// denials counts callers who were not let in.
-type denials struct {
-	mu    sync.Mutex
-	last  time.Time // when they were recorded
-	count int       // since then
-}
-
-// denied records that somebody was not let in, or that it happened so many times since the last entry that says so.
+// denied records that somebody was not let in.
 func (a *API) denied(r *http.Request, reason string) {
-	a.denials.mu.Lock()
-	a.denials.count++
-	count, now := a.denials.count, time.Now()
-	if now.Sub(a.denials.last) < deniedEvery {
-		a.denials.mu.Unlock()
-		return
-	}
-	a.denials.last, a.denials.count = now, 0
-	a.denials.mu.Unlock()
-	e := audit.Entry{Actor: "unknown", Action: "admin.deny", Subject: "gateway", Outcome: audit.Refused, Reason: reason, Detail: map[string]string{"count": strconv.Itoa(count)}}
-	if _, err := a.config.Storage.Audit.Append(r.Context(), e); err != nil {
+	err := a.config.Storage.Audit.Seldom(r.Context(), audit.Entry{Actor: "unknown", Action: "admin.deny", Subject: "gateway", Outcome: audit.Refused, Reason: reason})
+	if err != nil {
 		a.config.Log.ErrorContext(r.Context(), "not in the audit log", "error", err)
 	}
 }

@@ -73,6 +73,9 @@ type Log struct {
 	mu   sync.Mutex
 	head head // what is in the store, as far as this process knows
 
+	tallying sync.Mutex
+	tallies  map[string]*tally // by action and subject
+
 	closing sync.Mutex
 	closed  bool
 	users   sync.WaitGroup // calls under way
@@ -80,7 +83,7 @@ type Log struct {
 
 // Open opens the log in c.Store. Damage does not keep it from opening: it is logged, and the next entry says of it.
 func Open(ctx context.Context, c Config) (*Log, error) {
-	l := &Log{store: c.Store, key: c.Key, retain: c.Retain, log: c.Log, queue: make(chan *request, group), done: make(chan struct{})}
+	l := &Log{store: c.Store, key: c.Key, retain: c.Retain, log: c.Log, queue: make(chan *request, group), done: make(chan struct{}), tallies: map[string]*tally{}}
 	switch {
 	case c.Store == nil || len(c.Key) < sha256.Size:
 		return nil, errors.New("open audit log: no store, or a key that is too short")

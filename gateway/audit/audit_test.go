@@ -12,6 +12,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -628,7 +629,7 @@ func TestRetention(t *testing.T) {
 		verified(t, l, noted)
 		// The last entry stays, however old, and what cannot be read goes only with what follows it.
 		st.put(t, keyOf(2505), []byte("nonsense"))
-		time.Sleep(365 * day)
+		time.Sleep(62 * day)
 		if r := verified(t, l, Mark{}); r.Entries == 0 || r.Entries > 3 {
 			t.Errorf("%+v", r)
 		}
@@ -831,4 +832,97 @@ func BenchmarkVerify(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/entry")
+}
+
+// What anybody can bring about is counted, and neither fills the disk nor waits for it.
+func TestSeldom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &store{Store: memory.Open(memory.Config{})}
+		defer s.Close()
+		l := open(t, s, nil)
+		refused := func(subject string) Entry {
+			return Entry{Actor: "unknown", Action: "person.signin", Subject: subject, Outcome: Refused, Reason: "credentials"}
+		}
+		again := func(n int, subject string) {
+			for range n {
+				if err := l.Seldom(t.Context(), refused(subject)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		counts := func() (list []string) {
+			p, err := l.List(t.Context(), Filter{Action: "person.signin"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range p.Entries {
+				list = append(list, e.Subject+" "+e.Detail["count"])
+			}
+			slices.Sort(list)
+			return list
+		}
+		again(500, "unknown")
+		again(3, "pers_abcdefgh23456789")
+		synctest.Wait()
+		if got := counts(); !slices.Equal(got, []string{"pers_abcdefgh23456789 1", "unknown 1"}) {
+			t.Error(got)
+		}
+		time.Sleep(seldomEvery + time.Second)
+		want := []string{"pers_abcdefgh23456789 1", "pers_abcdefgh23456789 2", "unknown 1", "unknown 499"}
+		if got := counts(); !slices.Equal(got, want) {
+			t.Error(got)
+		}
+		time.Sleep(3 * seldomEvery)
+		if got := counts(); !slices.Equal(got, want) {
+			t.Error("quiet, and yet", got)
+		}
+		if l.tallying.Lock(); len(l.tallies) != 0 {
+			t.Errorf("%d tallies are kept", len(l.tallies))
+		}
+		l.tallying.Unlock()
+		// Many at once, with the store out of order: nobody waits, memory is bounded, and all are counted in the end.
+		s.refuse.Store(true)
+		for i := range maxTallies + 100 { // those beyond are told apart no more
+			again(1, fmt.Sprintf("pers_abcdefgh%08d", i))
+		}
+		if l.tallying.Lock(); len(l.tallies) > maxTallies+1 {
+			t.Errorf("%d tallies", len(l.tallies))
+		}
+		l.tallying.Unlock()
+		synctest.Wait()
+		s.refuse.Store(false)
+		again(7, "unknown")
+		if err := l.Close(); err != nil { // what was tallied is settled
+			t.Fatal(err)
+		}
+		if err := l.Seldom(t.Context(), refused("unknown")); !errors.Is(err, ErrClosed) {
+			t.Error(err)
+		}
+		l = open(t, s, nil)
+		verified(t, l, Mark{})
+		if e := refused("ann@canary.test"); !errors.Is(l.Seldom(t.Context(), e), ErrEntry) {
+			t.Error("an address got in")
+		}
+		total := 0
+		for f := (Filter{Action: "person.signin"}); ; {
+			p, err := l.List(t.Context(), f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range p.Entries {
+				n, err := strconv.Atoi(e.Detail["count"])
+				if err != nil {
+					t.Error(err)
+				}
+				total += n
+			}
+			if f.Before = p.Next; p.Next == 0 {
+				break
+			}
+		}
+		if want := 500 + 3 + maxTallies + 100 + 7; total != want {
+			t.Errorf("%d counted", total)
+		}
+	})
 }

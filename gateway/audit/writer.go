@@ -12,10 +12,10 @@ import (
 
 // request is something for the writer to write.
 type request struct {
-	entry *Entry // to be appended; nil: none. The writer gives it its number, time and sums
-	key   []byte // of what was begun; nil: none
-	note  []byte // to be put there; nil: what is there is over
-	done  chan error
+	entry *Entry     // to be appended; nil: none. The writer gives it its number, time and sums
+	key   []byte     // of what was begun; nil: none
+	note  []byte     // to be put there; nil: what is there is over
+	done  chan error // nil: nobody waits
 }
 
 // group is how many requests are written together at most.
@@ -57,16 +57,19 @@ func (l *Log) submit(ctx context.Context, r *request) error {
 	}
 }
 
-// writing writes requests, those that wait together, and sweeps once a day.
+// writing writes requests, those that wait together, and what was tallied, and sweeps once a day.
 func (l *Log) writing() {
 	defer close(l.done)
 	l.tend()
 	ticker := time.NewTicker(sweepEvery)
 	defer ticker.Stop()
+	tallies := time.NewTicker(seldomEvery)
+	defer tallies.Stop()
 	for {
 		select {
 		case r, ok := <-l.queue:
 			if !ok {
+				l.settle()
 				return
 			}
 			together := []*request{r}
@@ -81,9 +84,19 @@ func (l *Log) writing() {
 				}
 			}
 			err := l.commit(together)
+			var tallied []*request
 			for _, r := range together {
-				r.done <- err
+				if r.done != nil {
+					r.done <- err
+				} else {
+					tallied = append(tallied, r)
+				}
 			}
+			if err != nil && len(tallied) > 0 {
+				l.untold(tallied, err)
+			}
+		case <-tallies.C:
+			l.settle()
 		case <-ticker.C:
 			l.tend()
 		}

@@ -3,6 +3,7 @@
 package reception
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/account"
+	"github.com/postern-gateway/postern/gateway/audit"
 	"github.com/postern-gateway/postern/gateway/ledger"
 	"github.com/postern-gateway/postern/gateway/mail"
 	"github.com/postern-gateway/postern/gateway/person"
@@ -27,7 +29,7 @@ type Config struct {
 	Accounts *account.Directory
 	Ledger   *ledger.Ledger
 	Settings *settings.Settings
-	Audit    func(context.Context, person.Event) // nil: nobody is told
+	Audit    *audit.Log // nil: nobody is told
 	Log      *slog.Logger
 }
 
@@ -54,12 +56,33 @@ func Open(ctx context.Context, c Config) (*Desk, error) {
 	}
 	d.People, err = person.Open(ctx, person.Config{
 		Store: c.Store, Vault: c.Vault.Drawer("person"), Mail: d.Mail, Accounts: books{c.Accounts, c.Ledger}, Settings: c.Settings,
-		Policy: d.policy, Audit: c.Audit, Log: c.Log,
+		Policy: d.policy, Audit: told(c), Log: c.Log,
 	})
 	if err != nil {
 		return nil, errors.Join(err, d.Mail.Close())
 	}
 	return d, nil
+}
+
+// told puts what people do into the audit log. What is refused may be anybody's doing, any number of times.
+func told(c Config) func(context.Context, person.Event) {
+	if c.Audit == nil {
+		return nil
+	}
+	return func(ctx context.Context, e person.Event) {
+		entry := audit.Entry{Actor: cmp.Or(e.Actor, "unknown"), Action: e.Action, Subject: audit.Subject(e.Subject), Outcome: audit.Outcome(e.Outcome), Reason: e.Reason}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		var err error
+		if entry.Outcome == audit.Done {
+			_, err = c.Audit.Append(ctx, entry)
+		} else {
+			err = c.Audit.Seldom(ctx, entry)
+		}
+		if err != nil {
+			c.Log.ErrorContext(ctx, "not in the audit log", "error", err)
+		}
+	}
 }
 
 // transport is how mail leaves.

@@ -2,17 +2,21 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/account"
+	"github.com/postern-gateway/postern/gateway/audit"
 	"github.com/postern-gateway/postern/gateway/ledger"
 	"github.com/postern-gateway/postern/gateway/person"
 )
@@ -113,6 +117,11 @@ func TestPeople(t *testing.T) {
 	if p, err := people.Get(ctx, in.Session.Person); err != nil || !people.MustAccept(p) {
 		t.Errorf("another policy is not asked for: %+v, %v", p.Accepted, err)
 	}
+	for _, address := range []string{"canary@example.org", "nobody@example.org", "canary@example.org"} {
+		if _, err := people.SignIn(ctx, client, address, "not this one"); !errors.Is(err, person.ErrCredentials) {
+			t.Error(err)
+		}
+	}
 	if err := s.Shutdown(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -134,6 +143,28 @@ func TestPeople(t *testing.T) {
 	}
 	if _, err := s.Storage().Ledger.Balance(ctx, parts[0].Account); errors.Is(err, ledger.ErrAccount) {
 		t.Error("the account's books are gone")
+	}
+	// All of it is in the audit log, under ids that stay when the person goes.
+	log := s.Storage().Audit
+	for action, want := range map[string]string{"person.signup": "done 2 true", "person.signin": "refused 3 false", "person.remove": "done 1 false"} {
+		p, err := log.List(ctx, audit.Filter{Action: action})
+		if err != nil || len(p.Entries) == 0 {
+			t.Fatal(action, err)
+		}
+		total, known := 0, false
+		for _, e := range p.Entries {
+			n, err := strconv.Atoi(cmp.Or(e.Detail["count"], "1"))
+			if err != nil {
+				t.Error(err)
+			}
+			total, known = total+n, known || e.Actor == in.Session.Person
+		}
+		if got := fmt.Sprint(p.Entries[0].Outcome, " ", total, " ", known); got != want {
+			t.Errorf("%s: %s, want %s", action, got, want)
+		}
+	}
+	if r, err := log.Verify(ctx, audit.Mark{}); err != nil || !r.OK() {
+		t.Errorf("%+v, %v", r, err)
 	}
 	if gone, err := s.Storage().Vault.Shredded(ctx, in.Session.Person); err != nil || !gone {
 		t.Errorf("the key is there: %v", err)

@@ -471,7 +471,7 @@ func (s *Storage) open(ctx context.Context, b state.Backend, cfg *config.Config,
 	}
 	s.opened = append(s.opened, s.Accounts)
 	if cfg.Accounts != nil {
-		s.People, err = reception.Open(ctx, reception.Config{Store: s.Store, Vault: s.Vault, Accounts: s.Accounts, Ledger: s.Ledger, Settings: cfg.Accounts, Log: log})
+		s.People, err = reception.Open(ctx, reception.Config{Store: s.Store, Vault: s.Vault, Audit: s.Audit, Accounts: s.Accounts, Ledger: s.Ledger, Settings: cfg.Accounts, Log: log})
 		if err != nil {
 			return err
 		}
