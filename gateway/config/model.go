@@ -96,3 +96,14 @@ func (l *loader) prices(s *schema.Section, per int64) (one [exchange.UnitCount]e
 	}
 	return one, set
 }
+
+// PriceAt is the row of the model's price list in force at a moment; nil when the model is free then.
+func (m *Model) PriceAt(at time.Time) *exchange.Price {
+	var row *exchange.Price
+	for _, p := range m.Prices {
+		if !p.Effective.After(at) {
+			row = p
+		}
+	}
+	return row
+}

@@ -59,7 +59,7 @@ func (w *way) readCall(ctx context.Context) *exchange.Problem {
 	// It was read as JSON. Whoever reads it next, a stage that looks for personal data or the provider, must not be told
 	// that it is something else: another reading is how a stage would be talked around.
 	x.Request.Header.Set("content-type", "application/json")
-	call.Price = priceAt(w.model, x.Start)
+	call.Price = w.model.PriceAt(x.Start)
 	for _, t := range w.model.Targets {
 		if t.When != nil {
 			holds, err := t.When.Bool(x)
@@ -121,7 +121,7 @@ func (w *way) list(ctx context.Context) *exchange.Problem {
 			continue
 		}
 		info := provider.ModelInfo{Name: m.Name, Summary: m.Summary}
-		if p := priceAt(m, x.Start); p != nil && !p.Effective.IsZero() {
+		if p := m.PriceAt(x.Start); p != nil && !p.Effective.IsZero() {
 			info.Created = p.Effective.Unix()
 		}
 		infos = append(infos, info)

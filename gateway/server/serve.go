@@ -153,7 +153,7 @@ func (w *way) request(ctx context.Context) *exchange.Problem {
 // finish writes what is kept of an exchange: metrics, the access log, the span. None of it is personal data.
 func (s *Server) finish(ctx context.Context, span trace.Span, m *telemetry.Route, x *exchange.Exchange) {
 	took := time.Since(x.Start)
-	s.record(x, took)
+	s.storage.Usage.Note(x, took)
 	code := ""
 	if x.Problem != nil {
 		code = x.Problem.Code

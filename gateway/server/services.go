@@ -7,12 +7,10 @@ import (
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/account"
-	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/ledger"
 	"github.com/postern-gateway/postern/gateway/plugin"
 	"github.com/postern-gateway/postern/gateway/telemetry"
-	"github.com/postern-gateway/postern/gateway/usage"
 )
 
 // accounts lets plugins that were granted it look up API keys.
@@ -99,17 +97,6 @@ func moneyError(err error) error {
 	return err
 }
 
-// priceAt is the row of a model's price list in force at a moment; nil when the model is free then.
-func priceAt(m *config.Model, at time.Time) *exchange.Price {
-	var row *exchange.Price
-	for _, p := range m.Prices {
-		if !p.Effective.After(at) {
-			row = p
-		}
-	}
-	return row
-}
-
 // Begin records that an upstream is about to be called, if the call is paid for or has an idempotency key. The key comes
 // first: a call that is charged must not find it free.
 func (w *way) Begin(ctx context.Context, x *exchange.Exchange) error {
@@ -164,21 +151,6 @@ func (w *way) Account(ctx context.Context, x *exchange.Exchange) {
 	if err != nil {
 		w.server.telemetry.Log.ErrorContext(ctx, "hold left open for now: it ends as decided when the ledger records again", "exchange", x.ID, "hold", x.Hold, "error", err)
 	}
-}
-
-// record writes down a call of somebody who is known, however it ended.
-func (s *Server) record(x *exchange.Exchange, took time.Duration) {
-	if !x.Identity.Known() {
-		return
-	}
-	r := usage.Record{
-		ID: x.ID, Time: x.Start, Account: x.Identity.Account, Key: x.Identity.Key, Route: x.Route, Model: x.Call.Model, Usage: x.Usage, Status: x.Response.Status,
-		Took: took, First: x.Response.First, Cut: x.Problem != nil && x.Response.Status < 400, Unsettled: x.Hold != "",
-	}
-	if p := x.Receipt; p != nil {
-		r.Usage, r.Amount, r.Receipt, r.Entry = p.Usage, p.Amount, p.ID, p.Entry
-	}
-	s.storage.Usage.Add(&r)
 }
 
 // observer counts what happens below the handler.

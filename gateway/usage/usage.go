@@ -23,6 +23,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/ledger/record"
 	"github.com/postern-gateway/postern/gateway/state"
 )
@@ -139,6 +140,21 @@ func (b *Book) load(ctx context.Context) error {
 	}
 	b.secret = secret
 	return b.owner.load(ctx, b.store)
+}
+
+// Note hands over the record of an exchange that has ended, however it did, if it is known who called. See Add.
+func (b *Book) Note(x *exchange.Exchange, took time.Duration) {
+	if !x.Identity.Known() {
+		return
+	}
+	r := Record{
+		ID: x.ID, Time: x.Start, Account: x.Identity.Account, Key: x.Identity.Key, Route: x.Route, Model: x.Call.Model, Usage: x.Usage, Status: x.Response.Status,
+		Took: took, First: x.Response.First, Cut: x.Problem != nil && x.Response.Status < 400, Unsettled: x.Hold != "",
+	}
+	if p := x.Receipt; p != nil {
+		r.Usage, r.Amount, r.Receipt, r.Entry = p.Usage, p.Amount, p.ID, p.Entry
+	}
+	b.Add(&r)
 }
 
 // Add hands over the record of a call that has ended. It never waits: when the queue is full, because the store does not
