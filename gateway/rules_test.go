@@ -36,7 +36,7 @@ var layers = [][]string{
 	{"gateway/variable", "gateway/plugin/bundle", "gateway/privacy"},
 	{"sdk/go", "gateway/plugin/admission", "gateway/plugin/wasmtest", "gateway/expr", "gateway/schema", "gateway/provider", "gateway/http1", "gateway/http2", "gateway/certificate", "gateway/pool", "gateway/overload", "gateway/mail", "gateway/person/password", "gateway/person/throttle", "gateway/person/token", "gateway/person/factor", "gateway/state/badger", "gateway/state/memory", "gateway/state/statetest"},
 	{"gateway/route", "gateway/caller", "gateway/manifest", "gateway/plugin/body", "gateway/attribute", "gateway/fetch/origin", "gateway/http1/client"},
-	{"sdk", "sdk/abi", "sdk/go/json", "sdk/go/field", "gateway/plugin/lines", "gateway/exchange", "gateway/eventstream", "gateway/deadline", "gateway/secret", "gateway/state", "gateway/telemetry", "gateway/privacy/field", "gateway/bench/wire", "gateway/bench/peer", "gateway/bench/record"},
+	{"sdk", "sdk/abi", "sdk/go/json", "sdk/go/field", "gateway/plugin/lines", "gateway/exchange", "gateway/eventstream", "gateway/deadline", "gateway/picture", "gateway/secret", "gateway/state", "gateway/telemetry", "gateway/privacy/field", "gateway/bench/wire", "gateway/bench/peer", "gateway/bench/record"},
 }
 
 // reasons is every direct dependency with the one reason it is there.

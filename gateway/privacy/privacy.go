@@ -79,6 +79,7 @@ type Provider struct {
 	Known     bool          // Retention is written
 	Retention time.Duration // how long it keeps what it receives; 0: not at all
 	Training  *bool         // whether it trains models on it; nil: not known
+	Metadata  bool          // images are sent with theirs
 
 	sharesAt, retentionAt, trainingAt hcl.Range
 }
@@ -91,7 +92,7 @@ func (p *Provider) Trains() bool { return p.Training != nil && *p.Training }
 
 // Equal reports whether the same is known of both, wherever it is written.
 func (p *Provider) Equal(o *Provider) bool {
-	return p.Recipient == o.Recipient && p.Limited == o.Limited && slices.Equal(p.Shares, o.Shares) && p.Known == o.Known && p.Retention == o.Retention &&
+	return p.Recipient == o.Recipient && p.Limited == o.Limited && slices.Equal(p.Shares, o.Shares) && p.Known == o.Known && p.Retention == o.Retention && p.Metadata == o.Metadata &&
 		(p.Training == nil) == (o.Training == nil) && p.Trains() == o.Trains()
 }
 

@@ -192,6 +192,7 @@ func (c *Class) recipients(f *schema.Findings, b *schema.Section, upstreams, plu
 func ReadProvider(s *schema.Section, classes []string) Provider {
 	p := Provider{Recipient: s.Text("recipient"), Limited: s.Set("shares"), Known: s.Set("retention"), sharesAt: s.Where("shares"), retentionAt: s.Where("retention"), trainingAt: s.Where("training")}
 	p.Shares, p.Retention = s.Words("shares", classes...), s.Span("retention")
+	p.Metadata = s.Word("image_metadata") == "keep"
 	if s.Set("training") {
 		trains := s.Flag("training")
 		p.Training = &trains

@@ -11,6 +11,7 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/eventstream"
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/picture"
 	"github.com/postern-gateway/postern/gateway/provider"
 	"github.com/postern-gateway/postern/gateway/upstream"
 )
@@ -97,6 +98,11 @@ func (c *call) attempt(ctx context.Context, u *upstream.Upstream, elsewhere bool
 	path, body, err := m.Format.Encode(m.Operation, &x.Call, m.Body)
 	if err != nil {
 		return nil, fmt.Errorf("encode for upstream %s: %w", u.Name(), err)
+	}
+	if !u.Config().Provider.Metadata {
+		if body, err = picture.Clean(body); err != nil {
+			return nil, &exchange.Problem{Status: 400, Code: "image_metadata", Title: "An image can not be sent on, because its metadata can not be taken out", Detail: err.Error()}
+		}
 	}
 	c.dec = m.Format.Decode(m.Operation, &x.Call, m.Body)
 	h := make(exchange.Header, 0, 8)

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/privacy"
 	"github.com/postern-gateway/postern/gateway/provider"
 	"github.com/postern-gateway/postern/gateway/upstream"
 )
@@ -439,4 +441,54 @@ func BenchmarkStream(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/event")
+}
+
+// TestModelImages: images leave without what tells of those who took them, unless the upstream is to have that, too; one that can
+// not be cleaned does not leave.
+func TestModelImages(t *testing.T) {
+	settled(t)
+	const secret = "52.5N 13.4E"
+	picture := func(comment string) string {
+		b := "GIF89a\x01\x00\x01\x00\x00\x00\x00\x21\xfe" + string(byte(len(comment))) + comment + "\x00\x2c\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02\x44\x01\x00\x3b"
+		return `["data:image/gif;base64,` + base64.StdEncoding.EncodeToString([]byte(b)) + `"]`
+	}
+	for name, c := range map[string]struct {
+		body   string
+		keep   bool
+		sent   bool
+		secret bool
+	}{
+		"cleaned":           {picture(secret), false, true, false},
+		"kept":              {picture(secret), true, true, true},
+		"not to be cleaned": {`["data:image/svg+xml;base64,PHN2Zz48IS0tIDUyLjVOIDEzLjRFIC0tPjwvc3ZnPg=="]`, false, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var bodies []string
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				b, _ := io.ReadAll(r.Body)
+				bodies = append(bodies, string(b))
+				w.Header().Set("Content-Type", "application/json")
+				_, _ = io.WriteString(w, "usage=7")
+			}))
+			defer s.Close()
+			u := open(t, config.Upstream{Name: "a", Retry: config.Retry{Attempts: 1}, Provider: privacy.Provider{Metadata: c.keep}}, s.URL)
+			x, _, hop, j, _ := order(c.body, u)
+			err := New(Config{}).Forward(context.Background(), x, hop)
+			var problem *exchange.Problem
+			if !c.sent {
+				if !errors.As(err, &problem) || problem.Status != 400 || problem.Code != "image_metadata" || len(bodies)+len(j.begun) > 0 {
+					t.Errorf("%v, sent %q, on record %v", err, bodies, j.begun)
+				}
+				return
+			}
+			if err != nil || len(bodies) != 1 {
+				t.Fatalf("%v, sent %q", err, bodies)
+			}
+			_, encoded, _ := strings.Cut(bodies[0], "base64,")
+			raw, err := base64.StdEncoding.DecodeString(strings.TrimSuffix(encoded, `"]`))
+			if err != nil || !strings.HasPrefix(string(raw), "GIF89a") || strings.Contains(string(raw), secret) != c.secret {
+				t.Errorf("sent %q", raw)
+			}
+		})
+	}
 }

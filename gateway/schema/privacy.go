@@ -28,5 +28,6 @@ func providerArguments() []Argument {
 		{Name: "shares", Kind: Words, Summary: "Data classes it may receive, such as `[content, device]`. A route that would send it another is refused. Without it everything is allowed, unless there is a `privacy` block, which needs it to be said."},
 		{Name: "retention", Kind: Span, Min: "1m", Max: "36500d", Zero: true, Summary: "How long the provider keeps what it receives, by its contract; 0: it keeps nothing. Not written: not known."},
 		{Name: "training", Kind: Flag, Summary: "Whether the provider trains models on what it receives, by its contract; true needs `basis = consent` of every class it shares. Not written: not known."},
+		{Name: "image_metadata", Kind: Word, Preset: "strip", Words: []string{"strip", "keep"}, Summary: "`strip` takes out of every image in a call of a model what is not the image (EXIF with place and time, XMP, IPTC, comments, small copies, whatever follows its end), and refuses images of kinds it does not know with 400; the colour profile and a JPEG's orientation stay. `keep` sends images as they come."},
 	}
 }
