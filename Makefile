@@ -8,7 +8,7 @@ SOURCES := $(shell find gateway sdk examples -name '*.go' -not -name '*_test.go'
 # Texts that the program holds, for new projects of plugins.
 SOURCES += $(wildcard gateway/project/scaffold/* sdk/*/build sdk/*/postern.* sdk/*/Cargo.toml sdk/*/src/*.rs sdk/*/example/* sdk/*/example/src/* sdk/*/assembly/*.ts)
 
-.PHONY: all run test unit lint fuzz bench microbench conformance soak faults plugins clean
+.PHONY: all run test unit lint fuzz bench microbench conformance soak faults screenshots plugins clean
 
 all: $(BIN)/postern $(BIN)/demo plugins
 
@@ -84,6 +84,11 @@ soak: all
 
 faults: all
 	POSTERN_SOAK=1 $(GO) test $(RACE) -timeout 2h -run 'Kill|Crash|Fault' ./gateway/...
+
+# Every page of the console on a phone and on a desk, light and dark, in both languages, into bin/screenshots.
+screenshots: all
+	@sh .ci/tools
+	POSTERN_SCREENSHOTS=$(CURDIR)/$(BIN)/screenshots $(GO) test -count 1 -timeout 15m -run TestConsoleInBrowser ./gateway
 
 clean:
 	rm -rf $(BIN) $(WASM)

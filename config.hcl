@@ -214,13 +214,13 @@ route "model" {
   models   = [model.small, model.large, model.embedding]
 }
 
-route "hello" {
-  listener = listener.public
-  match    = "GET /{$}"
+console {
+  title = "Postern"
+}
 
-  respond {
-    status  = 200
-    headers = { content-type = "text/plain; charset=utf-8" }
-    body    = "Postern is here. POST /v1/chat/completions with a key.\n"
-  }
+# The pages: what there is and what it costs, how it fares, and, for operators, all they do.
+route "console" {
+  listener = listener.public
+  match    = "/"
+  console  = true
 }

@@ -732,10 +732,14 @@ func TestNothingPersonalIsWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n.Server, err = server.New(t.Context(), server.Config{Backends: backends(), Formats: formats(), ABIs: abis(), Telemetry: tel}, cfg); err != nil {
+	ops := new(operations)
+	if n.Server, err = server.New(t.Context(), server.Config{Backends: backends(), Formats: formats(), ABIs: abis(), Telemetry: tel, Console: ops.open(cfg, tel, nil, nil)}, cfg); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = n.Shutdown(context.Background()) })
+	t.Cleanup(func() {
+		ops.close()
+		_ = n.Shutdown(context.Background())
+	})
 	n.url = "https://" + n.Addresses()["public"].String()
 	n.roots = x509.NewCertPool()
 	pem, err := os.ReadFile(filepath.Join(n.dir, "data", "tls", "ca.pem"))

@@ -395,18 +395,18 @@ func TestReloadCommand(t *testing.T) {
 	c := n.client(t, "http1")
 	says := func(want string) bool {
 		_, body := get(t, c, n.url+"/", "")
-		return strings.HasPrefix(body, want)
+		return strings.Contains(body, "· "+want+"</title>")
 	}
-	if !says("Postern is here.") {
+	if !says("Postern") {
 		t.Fatal("the example does not answer as it should")
 	}
-	edit(t, path, "Postern is here.", "Postern is there.")
-	if out := ok(t, "reload", "-dir", dir); !strings.HasPrefix(out, "applied ") || !says("Postern is there.") {
+	edit(t, path, `title = "Postern"`, `title = "Postern is there"`)
+	if out := ok(t, "reload", "-dir", dir); !strings.HasPrefix(out, "applied ") || !says("Postern is there") {
 		t.Errorf("reload: %q", out)
 	}
 	applied := g.status(t).Config
 
-	edit(t, path, "Postern is there.", "Postern is gone.")
+	edit(t, path, `title = "Postern is there"`, `title = "Postern is gone"`)
 	edit(t, path, "upstream = upstream.sandbox", "upstream = upstream.sandbux")
 	if errs := fails(t, 1, "reload", "-dir", dir); !strings.Contains(errs, "config.hcl:") || !strings.Contains(errs, `"sandbux"`) {
 		t.Errorf("reload of a broken file: %s", errs)
@@ -418,19 +418,19 @@ func TestReloadCommand(t *testing.T) {
 	}
 	hangup()
 	waitFor(t, "the refusal", func() bool { return g.status(t).Refused != nil })
-	if s := g.status(t); s.Config != applied || !says("Postern is there.") {
+	if s := g.status(t); s.Config != applied || !says("Postern is there") {
 		t.Errorf("after broken files: %+v", s)
 	}
 	edit(t, path, "upstream = upstream.sandbux", "upstream = upstream.sandbox")
 	hangup()
-	waitFor(t, "the files to be taken over", func() bool { return says("Postern is gone.") })
+	waitFor(t, "the files to be taken over", func() bool { return says("Postern is gone") })
 	waitFor(t, "the status", func() bool { return g.status(t).Refused == nil })
 
 	edit(t, path, `hold_ttl = "10m"`, `hold_ttl = "11m"`)
 	if errs := fails(t, 1, "reload", "-dir", dir); !strings.Contains(errs, "restart") {
 		t.Errorf("reload of what can not change: %s", errs)
 	}
-	if !says("Postern is gone.") {
+	if !says("Postern is gone") {
 		t.Error("the gateway does not serve any more")
 	}
 	if code := g.stop(); code != 0 {

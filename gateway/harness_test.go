@@ -169,12 +169,22 @@ func startWith(t testing.TB, dir string, c server.Config) *node {
 		c.Child = plugintest.Compiler(t)
 	}
 	c.Formats, c.ABIs = formats(), abis()
+	ops := new(operations)
+	c.Console = ops.open(cfg, c.Telemetry, func(ctx context.Context, s *server.Server) error {
+		next, err := n.load()
+		if err != nil {
+			return err
+		}
+		return s.Apply(ctx, next)
+	}, func(context.Context) (*config.Config, error) { return n.load() })
+	t.Cleanup(ops.close)
 	if n.Server, err = server.New(t.Context(), c, cfg); err != nil {
 		t.Fatal(err)
 	}
 	n.stop = sync.OnceFunc(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
+		ops.close()
 		if err := n.Shutdown(ctx); err != nil {
 			t.Errorf("shut down: %v", err)
 		}

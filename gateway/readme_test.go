@@ -102,6 +102,7 @@ var exercised = map[string]string{
 	"make bench":       "TestShort of gateway/bench runs what it runs, in short",
 	". data/demo.env":  "TestReadme",
 	"make conformance": "runs the tests of gateway/conformance and TestH2spec in full, of which make test runs the short form",
+	`curl --cacert "$POSTERN_CA" "$POSTERN_URL/openapi.json"`: "TestReadme",
 	`curl --cacert "$POSTERN_CA" "$POSTERN_URL/v1/chat/completions" -H "Authorization: Bearer $POSTERN_KEY" -H 'Content-Type: application/json' -d '{"model":"small","messages":[{"role":"user","content":"Hello, I am jane@example.com"}]}'`: "TestReadme, TestDemo",
 	`gtlsclient --no-quic-dump --exit-on-all-streams-close 127.0.0.1 8443 "$POSTERN_URL/" 2>&1 | grep '^http:'`:                                                                                                                               "TestDemo",
 	"bin/postern account list":                                "TestReadme",
@@ -412,7 +413,10 @@ func TestReadme(t *testing.T) {
 
 	t.Run("first call", func(t *testing.T) {
 		needs(t, "curl", "install curl")
-		if out := d.must(t, blockWith(t, "README.md", "sh", "curl --cacert")); !strings.Contains(out, "You said: Hello, I am jane@example.com") {
+		if out := d.must(t, ". data/demo.env\n"+blockWith(t, "README.md", "sh", "/openapi.json")); !strings.Contains(out, `"openapi": "3.1.0"`) || !strings.Contains(out, `"/v1/chat/completions"`) {
+			t.Errorf("the OpenAPI document: %s", out)
+		}
+		if out := d.must(t, blockWith(t, "README.md", "sh", "$POSTERN_URL/v1/chat/completions")); !strings.Contains(out, "You said: Hello, I am jane@example.com") {
 			t.Error(out)
 		}
 	})

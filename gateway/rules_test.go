@@ -24,19 +24,19 @@ const module = "github.com/postern-gateway/postern"
 // row names folders; "x/*" stands for every folder directly below x.
 var layers = [][]string{
 	{"gateway", "gateway/bench", "gateway/conformance", "gateway/bench/plain", "sdk/conformance", "sdk/plugintest/compile", "sdk/go/example", "sdk/go/conformance", "examples/*", "examples/sandbox/*", "examples/authorization-service/*", "plugins/*"},
-	{"gateway/operator"},
-	{"gateway/admin", "gateway/console", "gateway/project", "sdk/plugintest", "plugins/redact/placeholder"},
+	{"gateway/console", "gateway/operator"},
+	{"gateway/admin", "gateway/project", "sdk/plugintest", "plugins/redact/placeholder"},
 	{"gateway/server", "gateway/fleet", "gateway/project/trial", "plugins/redact/detect"},
 	{"gateway/policy", "gateway/reception", "gateway/explain", "gateway/project/world", "gateway/proxy", "gateway/plugin/abi1", "gateway/plugin/proxywasm"},
-	{"gateway/upstream", "gateway/plugin", "gateway/fetch", "gateway/ledger", "gateway/replay", "gateway/usage", "gateway/creation", "gateway/account", "gateway/person", "gateway/listener"},
+	{"gateway/upstream", "gateway/plugin", "gateway/fetch", "gateway/ledger", "gateway/replay", "gateway/usage", "gateway/creation", "gateway/account", "gateway/person", "gateway/listener", "gateway/console/openapi", "gateway/console/history"},
 	{"gateway/plugin/code", "gateway/plugin/shared", "gateway/desync", "gateway/person/session", "gateway/person/team"},
 	{"gateway/config", "gateway/ledger/record", "gateway/carrier", "gateway/provider/openai", "gateway/provider/providertest"},
 	{"gateway/person/settings"},
-	{"gateway/notation", "gateway/vault", "gateway/audit", "gateway/desync/origin", "gateway/privacy/notice"},
+	{"gateway/notation", "gateway/vault", "gateway/audit", "gateway/desync/origin", "gateway/privacy/notice", "gateway/console/site"},
 	{"gateway/variable", "gateway/plugin/bundle", "gateway/privacy"},
-	{"sdk/go", "gateway/plugin/admission", "gateway/plugin/wasmtest", "gateway/expr", "gateway/schema", "gateway/provider", "gateway/http1", "gateway/http2", "gateway/certificate", "gateway/pool", "gateway/overload", "gateway/mail", "gateway/person/password", "gateway/person/throttle", "gateway/person/token", "gateway/person/factor", "gateway/state/badger", "gateway/state/memory", "gateway/state/statetest"},
+	{"sdk/go", "gateway/plugin/admission", "gateway/plugin/wasmtest", "gateway/expr", "gateway/schema", "gateway/provider", "gateway/http1", "gateway/http2", "gateway/handler", "gateway/certificate", "gateway/pool", "gateway/overload", "gateway/mail", "gateway/person/password", "gateway/person/throttle", "gateway/person/token", "gateway/person/factor", "gateway/state/badger", "gateway/state/memory", "gateway/state/statetest"},
 	{"gateway/route", "gateway/caller", "gateway/manifest", "gateway/plugin/body", "gateway/attribute", "gateway/fetch/origin", "gateway/http1/client"},
-	{"sdk", "sdk/abi", "sdk/go/json", "sdk/go/field", "gateway/plugin/lines", "gateway/exchange", "gateway/eventstream", "gateway/deadline", "gateway/picture", "gateway/secret", "gateway/state", "gateway/telemetry", "gateway/privacy/field", "gateway/bench/wire", "gateway/bench/peer", "gateway/bench/record"},
+	{"sdk", "sdk/abi", "sdk/go/json", "sdk/go/field", "gateway/plugin/lines", "gateway/exchange", "gateway/eventstream", "gateway/deadline", "gateway/picture", "gateway/secret", "gateway/state", "gateway/telemetry", "gateway/privacy/field", "gateway/bench/wire", "gateway/bench/peer", "gateway/bench/record", "gateway/console/words", "gateway/console/chart"},
 }
 
 // reasons is every direct dependency with the one reason it is there.
@@ -44,6 +44,8 @@ var reasons = map[string]string{
 	"github.com/agext/levenshtein":                                    "Did you mean: the edit distance HCL's own messages use",
 	"github.com/alecthomas/kong":                                      "the command line as structs, one a subcommand",
 	"github.com/c2sp/wycheproof":                                      "vectors of signatures and keys that a token plugin must refuse, for its tests",
+	"github.com/chromedp/cdproto":                                     "the commands and events of a browser under test",
+	"github.com/chromedp/chromedp":                                    "drives Chromium through the console, for the tests",
 	"github.com/coder/websocket":                                      "a real WebSocket client and server for the tests",
 	"github.com/dgraph-io/badger/v4":                                  "the embedded store",
 	"github.com/go-webauthn/webauthn":                                 "passkeys: WebAuthn's ceremonies and formats",
@@ -65,7 +67,7 @@ var reasons = map[string]string{
 	"golang.org/x/crypto":                                             "XChaCha20-Poly1305, which seals what is kept, and argon2id for people's passwords",
 	"golang.org/x/mod":                                                "reads go.mod in the rules test",
 	"golang.org/x/net":                                                "HPACK, and header rules; a second HTTP/2 client for tests",
-	"golang.org/x/text":                                               "the one form of a password that keyboards write in several",
+	"golang.org/x/text":                                               "the one form of a password that keyboards write in several, and which language a reader asks for",
 	"golang.org/x/tools":                                              "txtar golden files",
 	"google.golang.org/protobuf":                                      "reads the messages of the RPC suite's programs",
 	"google.golang.org/grpc":                                          "a real gRPC client and server for the tests",

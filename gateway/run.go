@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"sync"
@@ -17,9 +14,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/postern-gateway/postern/gateway/admin"
-	"github.com/postern-gateway/postern/gateway/certificate"
 	"github.com/postern-gateway/postern/gateway/config"
-	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/server"
 	"github.com/postern-gateway/postern/gateway/telemetry"
 )
@@ -61,21 +56,12 @@ func (c *runCommand) Run(a *App) (err error) {
 	}()
 	t.Log.InfoContext(a.Context, "starting", "version", version(), "node", cfg.Gateway.Name, "dir", cfg.Dir, "config", cfg.Digest[:12])
 	// The admin address is bound first, so that nothing serves when it is taken, and answered last.
-	operators, err := bindAdmin(cfg)
+	operators, err := admin.Bind(cfg)
 	if err != nil {
 		return err
 	}
-	defer operators.close()
-	s, err := server.New(a.Context, server.Config{Backends: backends(), Formats: formats(), ABIs: abis(), Child: a.Child, Telemetry: t}, cfg)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), stopTime)
-		defer cancel()
-		err = errors.Join(err, s.Shutdown(ctx))
-	}()
-	reload := func(ctx context.Context) error {
+	defer func() { _ = operators.Close() }()
+	reload := func(ctx context.Context, s *server.Server) error {
 		next, err := c.again(ctx, a, t.Log)
 		if err != nil {
 			t.Metrics.Reload(false)
@@ -84,13 +70,30 @@ func (c *runCommand) Run(a *App) (err error) {
 		}
 		return s.Apply(ctx, next)
 	}
+	ops := new(operations)
+	s, err := server.New(a.Context, server.Config{
+		Backends: backends(), Formats: formats(), ABIs: abis(), Child: a.Child, Telemetry: t,
+		Console: ops.open(cfg, t, reload, func(ctx context.Context) (*config.Config, error) { return c.files(ctx, a) }),
+	}, cfg)
+	if err != nil {
+		ops.close()
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+		defer cancel()
+		err = errors.Join(err, s.Shutdown(ctx))
+	}()
+	defer ops.close()
 	watching, stopWatching := context.WithCancel(a.Context)
 	var watch sync.WaitGroup
-	watch.Go(func() { s.Watch(watching, watchEvery, reload) })
+	watch.Go(func() {
+		watchFiles(watching, s, t.Log, watchEvery, func(ctx context.Context) error { return reload(ctx, s) })
+	})
 	defer watch.Wait()
 	defer stopWatching()
 	if cfg.Admin != nil {
-		stop, err := operators.serve(cfg, s, t, reload)
+		stop, err := operators.Serve(cfg, ops.api, t.Log)
 		if err != nil {
 			return err
 		}
@@ -99,9 +102,9 @@ func (c *runCommand) Run(a *App) (err error) {
 	for {
 		select {
 		case <-hangup:
-			_ = reload(a.Context) // refusals are logged, counted and shown by the admin API
+			_ = reload(a.Context, s) // refusals are logged, counted and shown by the admin API
 		case <-c.changed:
-			_ = reload(a.Context)
+			_ = reload(a.Context, s)
 		case <-a.Context.Done():
 			return nil
 		}
@@ -132,94 +135,4 @@ func (c *runCommand) again(ctx context.Context, a *App, log *slog.Logger) (*conf
 		return nil, errors.New("the files have a mistake; the log and postern validate show it")
 	}
 	return nil, fmt.Errorf("the files have %d mistakes; the log and postern validate show them", mistakes)
-}
-
-// adminListener is the operators' address, bound.
-type adminListener struct {
-	net.Listener
-}
-
-// bindAdmin binds the address of the admin block, if there is one. Who connects waits until serve answers.
-func bindAdmin(cfg *config.Config) (*adminListener, error) {
-	if cfg.Admin == nil {
-		return &adminListener{}, nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Admin.Address)
-	if err != nil {
-		return nil, fmt.Errorf("admin listener: %w", err)
-	}
-	return &adminListener{l}, nil
-}
-
-// close gives the address back; serve's stop does so too.
-func (l *adminListener) close() {
-	if l.Listener != nil {
-		_ = l.Close() // the second time is an error that means nothing
-	}
-}
-
-// serve answers on the operators' listener.
-func (l *adminListener) serve(cfg *config.Config, s *server.Server, t *telemetry.Telemetry, reload func(context.Context) error) (stop func(), err error) {
-	token, err := admin.Token(cfg)
-	if err != nil {
-		return nil, err
-	}
-	c := admin.Config{Token: token, Mutual: cfg.Admin.ClientCA != "", Storage: s.Storage(), Log: t.Log, Server: s, Reload: reload}
-	if cfg.Telemetry.Metrics {
-		c.Metrics = t.Metrics
-	}
-	api, err := admin.New(c)
-	if err != nil {
-		return nil, err
-	}
-	srv := &http.Server{Handler: api, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
-		ErrorLog: slog.NewLogLogger(t.Log.Handler(), slog.LevelWarn)}
-	if cfg.Admin.ClientCA != "" {
-		if srv.TLSConfig, err = adminTLS(cfg, t.Log); err != nil {
-			return nil, err
-		}
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		var err error
-		if srv.TLSConfig != nil {
-			err = srv.ServeTLS(l, "", "")
-		} else {
-			err = srv.Serve(l)
-		}
-		if !errors.Is(err, http.ErrServerClosed) {
-			t.Log.Error("admin listener ended", "error", err)
-		}
-	}()
-	return func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		if srv.Shutdown(ctx) != nil {
-			_ = srv.Close() // its time is over
-		}
-		<-done
-	}, nil
-}
-
-// adminTLS is the admin listener's TLS: a certificate of the development CA for its host, for clients that have one of
-// client_ca's.
-func adminTLS(cfg *config.Config, log *slog.Logger) (*tls.Config, error) {
-	names := []string{"localhost"}
-	if host, _, err := net.SplitHostPort(cfg.Admin.Address); err == nil && host != "" {
-		names = append(names, host)
-	}
-	store, err := certificate.Load(certificate.Config{
-		Listener: "admin", SelfSigned: names, ClientCA: cfg.Admin.ClientCA, Protocols: []exchange.Protocol{exchange.HTTP1},
-		Authority: certificate.NewAuthority(cfg.State.Dir), Log: log,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("admin listener: %w", err)
-	}
-	return &tls.Config{
-		MinVersion:         tls.VersionTLS12,
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return store.TCP(), nil },
-	}, nil
 }

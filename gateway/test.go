@@ -59,13 +59,15 @@ func (c *testCommand) Run(a *App) (err error) {
 	}
 	cache := cfg.State.Dir
 	cfg.State = config.State{Backend: "memory", Arguments: cty.EmptyObjectVal, Dir: cache, Range: cfg.State.Range}
-	cfg.Listeners = nil
+	cfg.Listeners, cfg.Admin = nil, nil
 	t, err := telemetry.New(a.Context, telemetry.Config{})
 	if err != nil {
 		return err
 	}
-	s, err := server.New(a.Context, server.Config{Backends: backends(), Formats: formats(), ABIs: abis(), Child: a.Child, Telemetry: t}, cfg)
+	ops := new(operations)
+	s, err := server.New(a.Context, server.Config{Backends: backends(), Formats: formats(), ABIs: abis(), Child: a.Child, Telemetry: t, Console: ops.open(cfg, t, nil, nil)}, cfg)
 	if err != nil {
+		ops.close()
 		return err
 	}
 	defer func() {
@@ -73,6 +75,7 @@ func (c *testCommand) Run(a *App) (err error) {
 		defer cancel()
 		err = errors.Join(err, s.Shutdown(ctx))
 	}()
+	defer ops.close()
 	passed, failed := 0, 0
 	for _, test := range cfg.Tests {
 		if !pick.MatchString(test.Name) {

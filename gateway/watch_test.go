@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -106,7 +107,7 @@ func TestPluginFileSwappedUnderLoad(t *testing.T) {
 	defer cancel()
 	var refused atomic.Int64
 	work.Go(func() {
-		n.Watch(ctx, 5*time.Millisecond, func(ctx context.Context) error {
+		watchFiles(ctx, n.Server, slog.New(slog.DiscardHandler), 5*time.Millisecond, func(ctx context.Context) error {
 			cfg, err := n.load()
 			if err != nil {
 				n.Refused(ctx, err)

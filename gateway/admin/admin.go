@@ -231,6 +231,9 @@ type Problem struct {
 	Code   string `json:"code"`
 }
 
+// Error is the detail.
+func (p *Problem) Error() string { return p.Detail }
+
 func problem(w http.ResponseWriter, status int, code, detail string) {
 	p := exchange.Problem{Status: status, Code: code, Title: http.StatusText(status), Detail: detail}
 	w.Header().Set("Content-Type", exchange.ProblemType)

@@ -83,7 +83,7 @@ func (w *answered) WriteHeader(status int)      { w.status = status }
 func (w *answered) Write(b []byte) (int, error) { return w.body.Write(b) }
 
 // Call makes one call with in as its JSON body (nil: none) and reads the answer into out (nil: it is dropped). What the
-// API refuses is an error with the API's own words.
+// API refuses is a *Problem, an error with the API's own words.
 func (c *Client) Call(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader = http.NoBody
 	if in != nil {
@@ -106,9 +106,9 @@ func (c *Client) Call(ctx context.Context, method, path string, in, out any) err
 		return err
 	}
 	if status != http.StatusOK {
-		var p struct{ Detail string }
-		if json.Unmarshal(answer, &p) == nil && p.Detail != "" {
-			return errors.New(p.Detail)
+		p := new(Problem)
+		if json.Unmarshal(answer, p) == nil && p.Detail != "" {
+			return p
 		}
 		return fmt.Errorf("the gateway answered %d", status)
 	}

@@ -39,7 +39,8 @@ type Route struct {
 	Upstream  string   `json:"upstream,omitempty"`
 	Models    []string `json:"models,omitempty"`
 	Respond   int      `json:"respond,omitempty"` // status of a fixed answer
-	Place     string   `json:"place"`             // file:line
+	Console   bool     `json:"console,omitempty"`
+	Place     string   `json:"place"` // file:line
 }
 
 // Stage is one stage of a route.
@@ -88,7 +89,7 @@ func describe(c *config.Config) Configuration {
 		d.Listeners = append(d.Listeners, v)
 	}
 	for _, r := range c.Routes {
-		v := Route{Name: r.Name, Match: r.Pattern.String(), Place: place(r.Range), Stages: []Stage{}}
+		v := Route{Name: r.Name, Match: r.Pattern.String(), Console: r.Console, Place: place(r.Range), Stages: []Stage{}}
 		for _, l := range r.Listeners {
 			v.Listeners = append(v.Listeners, l.Name)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/postern-gateway/postern/gateway/audit"
+	"github.com/postern-gateway/postern/gateway/console/site"
 	"github.com/postern-gateway/postern/gateway/exchange"
 	"github.com/postern-gateway/postern/gateway/expr"
 	"github.com/postern-gateway/postern/gateway/manifest"
@@ -41,7 +42,8 @@ type Config struct {
 	Privacy   *privacy.Policy    // never nil; checked against all that follows
 	Admin     *Admin             // nil: no admin listener
 	Telemetry Telemetry
-	Listeners []*Listener // in file order, like everything below
+	Console   *site.Config // never nil
+	Listeners []*Listener  // in file order, like everything below
 	Plugins   []*Plugin
 	Upstreams []*Upstream
 	Models    []*Model
@@ -329,7 +331,7 @@ type Target struct {
 	Range    hcl.Range
 }
 
-// Route picks policies and an upstream for a request. Exactly one of Upstream, Models and Respond is set.
+// Route picks policies and an upstream for a request. Exactly one of Upstream, Models, Console and Respond is set.
 type Route struct {
 	Name      string
 	Listeners []*Listener
@@ -340,7 +342,9 @@ type Route struct {
 	Models    []*Model
 	Format    string // with Models: the format the client speaks, known by the pattern's path
 	Operation string // with Models: the format's operation, known by the pattern's path
+	Console   bool   // the console answers
 	Respond   *Respond
+	Summary   string // what it is for; may be empty
 	Priority  overload.Priority
 	Timeout   time.Duration // the whole exchange, default 5m; 0 only for routes that upgrade
 	// Durability of the intent behind a billed call: "sync" (default: on disk before the upstream is called) or "batch"

@@ -13,6 +13,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/postern-gateway/postern/gateway/audit"
+	"github.com/postern-gateway/postern/gateway/console/site"
 	"github.com/postern-gateway/postern/gateway/person/settings"
 	"github.com/postern-gateway/postern/gateway/privacy"
 	"github.com/postern-gateway/postern/gateway/privacy/field"
@@ -74,6 +75,8 @@ func (l *loader) leaves(blocks hcl.Blocks) {
 	if s = one("admin"); s.Given {
 		l.admin(s)
 	}
+
+	l.config.Console = site.Read(one("console"), l.Errorf)
 
 	s = one("telemetry")
 	log, traces := s.One("log"), s.One("traces")

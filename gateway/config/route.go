@@ -25,7 +25,7 @@ func (l *loader) routeBlocks() {
 	for _, n := range l.routes.List {
 		s := schema.Open(l, n.Block, kind)
 		r := n.Value
-		*r = Route{Name: n.Name, Priority: overload.ParsePriority(s.Word("priority")), Timeout: s.Span("timeout"), Durability: s.Word("durability"), OnDisconnect: s.Word("on_disconnect"), Replay: s.Span("replay"), Range: s.At}
+		*r = Route{Name: n.Name, Summary: s.Text("summary"), Console: s.Flag("console"), Priority: overload.ParsePriority(s.Word("priority")), Timeout: s.Span("timeout"), Durability: s.Word("durability"), OnDisconnect: s.Word("on_disconnect"), Replay: s.Span("replay"), Range: s.At}
 		if e := s.Expr("listener"); e != nil {
 			if r.Listeners = schema.ReferAll(l.Findings, &l.listeners, e); len(r.Listeners) == 0 && schema.IsEmpty(e) {
 				l.Errorf(e.Range(), "No listener", "A route is reached through at least one listener.")
@@ -74,11 +74,17 @@ func (l *loader) destination(n *schema.Named[Route], s *schema.Section) {
 		ways++
 		r.Respond = l.respond(b)
 	}
+	if r.Console {
+		ways++
+		if p := r.Pattern; p != nil && (p.Method() != "" || p.Path() != "/") {
+			l.Errorf(s.Where("match"), "Not the console's place", "The console's pages are below /: write match = \"/\", or a host and a slash, such as \"console.example.com/\".")
+		}
+	}
 	switch {
 	case ways == 0:
-		l.Errorf(n.At, "Missing destination", "The route leads nowhere: give upstream, models or a respond block.")
+		l.Errorf(n.At, "Missing destination", "The route leads nowhere: give upstream, models, console or a respond block.")
 	case ways > 1:
-		l.Errorf(n.At, "Two destinations", "A route leads to one place: give exactly one of upstream, models and respond.")
+		l.Errorf(n.At, "Two destinations", "A route leads to one place: give exactly one of upstream, models, console and respond.")
 	}
 }
 

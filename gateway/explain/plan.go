@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -25,6 +26,13 @@ func (e *Explainer) Plan() []string {
 	say(0, "gateway %s, state %s, ledger in %s (holds for %s, entries for %s)", c.Gateway.Name, c.State.Backend, c.Ledger.Currency, duration(c.Ledger.HoldTTL), forever(c.Ledger.Retain))
 	if c.Admin != nil {
 		say(0, "admin on %s, %s", c.Admin.Address, either(c.Admin.ClientCA != "", "TLS with client certificates", "cleartext with a token"))
+	}
+	if slices.ContainsFunc(c.Routes, func(r *config.Route) bool { return r.Console }) {
+		var operators []string
+		for _, p := range c.Console.Operators {
+			operators = append(operators, p.String())
+		}
+		say(0, "console %q at %s, operators from %s for %s, terms of use: %s", c.Console.Title, cmp.Or(c.Console.URL, "its listener's address"), none(strings.Join(operators, ", ")), duration(c.Console.Session), either(c.Console.Terms != nil, "published", "none"))
 	}
 	log := c.Telemetry
 	say(0, "log at level %s as %s, access log %s, metrics %s", log.LogLevel, log.LogFormat, either(log.AccessLog, "on", "off"), either(log.Metrics && c.Admin != nil, "on", "off"))
@@ -216,6 +224,8 @@ func listeners(r *config.Route) string {
 
 func (e *Explainer) destination(r *config.Route) string {
 	switch {
+	case r.Console:
+		return "to the console"
 	case r.Respond != nil:
 		return fmt.Sprintf("answers %d itself", r.Respond.Status)
 	case r.Upstream != nil:

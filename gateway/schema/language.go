@@ -9,7 +9,7 @@ const MainFile = "config.hcl"
 func Main() *Block {
 	return &Block{Name: MainFile, Blocks: []Block{
 		gatewayBlock(), variableBlock(), localsBlock(), secretBlock(), stateBlock(), vaultBlock(), auditBlock(), ledgerBlock(), usageBlock(), accountsBlock(), privacyBlock(), adminBlock(),
-		telemetryBlock(), listenerBlock(), pluginBlock(), upstreamBlock(), modelBlock(), routeBlock(),
+		telemetryBlock(), consoleBlock(), listenerBlock(), pluginBlock(), upstreamBlock(), modelBlock(), routeBlock(),
 	}}
 }
 
@@ -258,7 +258,7 @@ func stageBlock(phase string) Block {
 
 func routeBlock() Block {
 	return Block{Name: "route", Labels: []string{"name"}, Repeat: true, Required: true,
-		Summary: "Picks policies and an upstream for a request. Of the routes whose `match` fits, the most specific wins, whatever the order in the file. Exactly one of `upstream`, `models` and `respond` is given.",
+		Summary: "Picks policies and an upstream for a request. Of the routes whose `match` fits, the most specific wins, whatever the order in the file. Exactly one of `upstream`, `models`, `console` and `respond` is given.",
 		Arguments: []Argument{
 			{Name: "listener", Kind: References, Required: true, Summary: "One listener or a list of them."},
 			{Name: "match", Kind: Text, Required: true, Summary: "Pattern as of Go's ServeMux: `\"POST /v1/chat\"`, `\"api.example.com/files/{path...}\"`, `\"GET /items/{id}\"`, `\"/{$}\"`."},
@@ -266,6 +266,8 @@ func routeBlock() Block {
 			{Name: "when", Kind: Condition, Summary: "Condition on the request; one it refuses falls to the next less specific route. Knows `request`, `route` and `listener`."},
 			{Name: "upstream", Kind: Reference, Summary: "Where requests are forwarded."},
 			{Name: "models", Kind: References, Summary: "Models customers may name here. The pattern's method and path say which call of which provider format it is."},
+			{Name: "console", Kind: Flag, Preset: "false", Summary: "Serves the console, whose pages are below `/`: the pattern is `\"/\"`, or a host and `/`."},
+			{Name: "summary", Kind: Text, Summary: "What the route is for, in one line. The console's public catalogue shows routes with models, and of the others those that have a summary."},
 			{Name: "timeout", Kind: Span, Preset: "5m", Min: "10ms", Max: "24h", Zero: true, Summary: "The whole exchange; 0 is no bound, for routes that upgrade."},
 			{Name: "priority", Kind: Word, Preset: "normal", Words: []string{"critical", "normal", "bulk"}, Summary: "What is refused first when there is too much to do: `bulk`, and `critical` last."},
 			{Name: "durability", Kind: Word, Preset: "sync", Words: []string{"sync", "batch"}, Summary: "`sync`: the intent of a billed call is on disk before the upstream is called. `batch`: within 50 ms; a power cut can lose that much."},

@@ -86,6 +86,9 @@ func (s *Server) build(ctx context.Context, cfg *config.Config, old *snapshot) (
 			metrics: s.telemetry.Metrics.Route(r.Name),
 			limits:  map[string]int64{},
 		}
+		if r.Console && s.config.Console == nil {
+			return made, fmt.Errorf("%s: route %s leads to the console, and this program has none", r.Range, r.Name)
+		}
 		if len(r.Models) > 0 {
 			if sv.format = s.format(r.Format); sv.format == nil {
 				return made, fmt.Errorf("route %s: there is no provider format %q", r.Name, r.Format)

@@ -9,6 +9,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/creation"
 	"github.com/postern-gateway/postern/gateway/deadline"
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/handler"
 	"github.com/postern-gateway/postern/gateway/overload"
 	"github.com/postern-gateway/postern/gateway/policy"
 	"github.com/postern-gateway/postern/gateway/provider"
@@ -145,6 +146,8 @@ func (w *way) forward(ctx context.Context) *exchange.Problem {
 	switch {
 	case r.Respond != nil:
 		return w.respond(ctx)
+	case r.Console:
+		return w.page(ctx)
 	case r.format != nil && !r.operation.Billed:
 		return w.list(ctx)
 	case r.format != nil:
@@ -213,4 +216,21 @@ func (w *way) respond(ctx context.Context) *exchange.Problem {
 	}
 	send(ctx, x, x.Response.Status, x.Response.Header, body)
 	return nil
+}
+
+// page has the console answer, by the response stages.
+func (w *way) page(ctx context.Context) *exchange.Problem {
+	body, problem := w.run.Whole(ctx)
+	if problem != nil {
+		return problem
+	}
+	hop := &handler.Hop{Handler: w.server.console, Body: body, Head: func(ctx context.Context) (handler.Filter, *exchange.Problem) {
+		w.x.Response.Header.Set("postern-exchange", w.x.ID)
+		filter, problem := w.run.Response(ctx)
+		if problem != nil || filter == nil {
+			return nil, problem
+		}
+		return filter.Filter, nil
+	}}
+	return hop.Serve(ctx, w.x)
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"path/filepath"
 	"reflect"
@@ -46,6 +47,10 @@ type Config struct {
 	ABIs      []plugin.ABI
 	Child     []string             // the process that compiles plugins, see plugin.Config.Child
 	Telemetry *telemetry.Telemetry // closed by whoever made it
+
+	// Console makes what answers routes to the console, once storage and configuration are there; nil: such routes are
+	// refused. It is not called before New and not after.
+	Console func(s *Server) (http.Handler, error)
 }
 
 // Server is a running gateway.
@@ -58,6 +63,7 @@ type Server struct {
 	listeners *listener.Set
 	forwarder *proxy.Forwarder
 	gate      *overload.Gate
+	console   http.Handler // nil without Config.Console
 	accessLog atomic.Bool
 	boot      string
 	sequence  atomic.Uint64
@@ -129,6 +135,11 @@ func New(ctx context.Context, c Config, cfg *config.Config) (_ *Server, err erro
 	}
 	s.accessLog.Store(cfg.Telemetry.AccessLog)
 	s.current.Store(first)
+	if c.Console != nil {
+		if s.console, err = c.Console(s); err != nil {
+			return nil, fmt.Errorf("open the console: %w", err)
+		}
+	}
 	s.telemetry.Metrics.Plugins(s.pluginStates)
 	s.telemetry.Metrics.Overload(s.overloadStates)
 	s.listeners = listener.New(listener.Config{Log: c.Telemetry.Log, Handler: s.Serve, NewID: s.newID, Dir: cfg.State.Dir, Observer: observer{s.telemetry.Metrics}})
@@ -391,6 +402,16 @@ func (s *Server) Plugins() []PluginStatus {
 type PluginStatus struct {
 	plugin.Status
 	Fetching int `json:"fetching"` // fetches that exchanges wait for, of the configuration in force; all pools of a plugin say the same
+}
+
+// Module is the digest of the module that a plugin has in the configuration in force; used is false where no stage uses it.
+func (s *Server) Module(plugin string) (digest string, used bool) {
+	for _, pool := range s.current.Load().pools {
+		if name, digest := pool.Module(); name == plugin {
+			return digest, true
+		}
+	}
+	return "", false
 }
 
 // pluginStates adds up, for the metrics, what pools of one plugin have: for a moment after a reload there are two.

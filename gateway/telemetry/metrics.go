@@ -15,6 +15,7 @@ import (
 // models) or from closed lists, never from requests, so that their number is bounded.
 type Metrics struct {
 	registry *prometheus.Registry
+	sums     *prometheus.Registry // those of them that Totals reads
 
 	requests     *prometheus.CounterVec
 	duration     *prometheus.HistogramVec
@@ -74,11 +75,12 @@ func (m *Metrics) wordsOf(kind, name string) *words {
 func newMetrics(version string) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
+		sums:     prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_requests_total",
 			Help: "Exchanges completed."}, []string{"listener", "route", "protocol", "status"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "postern_request_duration_seconds",
 			Help:    "From the head of a request to the end of its reply.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300}}, []string{"route"}),
+			Buckets: Bounds()}, []string{"route"}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "postern_requests_in_flight",
 			Help: "Exchanges under way."}),
 		sent: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postern_response_body_bytes_total",
@@ -114,6 +116,7 @@ func newMetrics(version string) *Metrics {
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build,
 		m.requests, m.duration, m.inFlight, m.sent, m.problems, m.attempts, newTallies(&m.stages), m.pluginFaults,
 		m.pluginMeters, m.fetches, m.fetchSeconds, m.units, m.unsettled, m.connections, m.refused, m.reloads, m.loaded)
+	m.sums.MustRegister(m.requests, m.duration, m.inFlight, m.sent, m.problems, m.units, m.connections, m.refused)
 	return m
 }
 

@@ -77,6 +77,7 @@ func (d *demo) run(ctx context.Context) error {
 func (d *demo) greet() {
 	fmt.Printf(`
 Postern serves on https://%[1]s, operators' API on http://%[2]s, the sandbox provider on http://%[3]s.
+The console is at https://%[1]s/; operators sign in at https://%[1]s/operator with the token in %[5]s.
 Keys and addresses are in %[4]s. In another terminal:
 
   . %[4]s
@@ -86,7 +87,7 @@ Keys and addresses are in %[4]s. In another terminal:
 
 Ctrl-C ends it.
 
-`, d.listen, d.admin, d.sandbox, quote(d.env))
+`, d.listen, d.admin, d.sandbox, quote(d.env), quote(filepath.Join(d.dir, "data", "admin.token")))
 }
 
 func (d *demo) startSandbox(ctx context.Context) (stop func(), err error) {

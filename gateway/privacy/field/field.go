@@ -188,7 +188,7 @@ func Impersonal() Plain {
 			"version", "node", "dir", "config", "listeners", "listener", "address", "file", "at", "detail", // the configuration
 			"endpoint", "for", "took", "cached", "digest", "calls", "keys", "used", "limit", "code", "after", "receive", "send", "want", "fix",
 			"plugin", "failures", "kind", "allowed", "dropped_octets", "waited", "fetch", "to", "outcome", "path", "records", "hours", "days",
-			"letter", "tries", "next", "reason",
+			"letter", "tries", "next", "reason", "page",
 		},
 		Attributes: []string{"request.scheme", "request.protocol", "request.tls.version", "request.upgrade", "listener.name", "fuel", "call.format"},
 		Headers: []string{

@@ -1,14 +1,16 @@
-package server
+package main
 
 import (
 	"bytes"
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/plugin/bundle"
+	"github.com/postern-gateway/postern/gateway/server"
 )
 
 // stamp is by what a change of a plugin's files is noticed: when they were written and how long they are.
@@ -17,10 +19,10 @@ type stamp struct {
 	moduleSize, manifestSize int64
 }
 
-// Watch looks at the files of plugins with watch = true, every so often until ctx ends, and calls reload when one is another
+// watchFiles looks at the files of plugins with watch = true, every so often until ctx ends, and calls reload when one is another
 // than what is in use. A file counts when it was the same at two looks, since it may still be written at the first; one that
 // is refused is not tried again until it changes.
-func (s *Server) Watch(ctx context.Context, every time.Duration, reload func(context.Context) error) {
+func watchFiles(ctx context.Context, s *server.Server, log *slog.Logger, every time.Duration, reload func(context.Context) error) {
 	seen, checked := map[string]stamp{}, map[string]stamp{}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -38,12 +40,12 @@ func (s *Server) Watch(ctx context.Context, every time.Duration, reload func(con
 			now := stampOf(p)
 			if now == seen[p.Path] && now != checked[p.Path] {
 				checked[p.Path] = now
-				changed = changed || s.replaced(p)
+				changed = changed || replaced(s, p)
 			}
 			seen[p.Path] = now
 		}
 		if changed {
-			s.telemetry.Log.InfoContext(ctx, "a plugin's files have changed")
+			log.InfoContext(ctx, "a plugin's files have changed")
 			_ = reload(ctx) // refusals are logged, counted and shown by the admin API
 		}
 	}
@@ -60,7 +62,7 @@ func stampOf(p *config.Plugin) (at stamp) {
 }
 
 // replaced reports whether a plugin's files are not those in use.
-func (s *Server) replaced(p *config.Plugin) bool {
+func replaced(s *server.Server, p *config.Plugin) bool {
 	source := p.Path
 	if filepath.Ext(p.Source) != ".wasm" {
 		source = filepath.Dir(p.Path)
@@ -69,10 +71,6 @@ func (s *Server) replaced(p *config.Plugin) bool {
 	if !bytes.Equal(b.Manifest, p.Manifest.Source) {
 		return true
 	}
-	for _, pool := range s.current.Load().pools {
-		if name, digest := pool.Module(); name == p.Name {
-			return digest != b.Digest
-		}
-	}
-	return false // no stage uses it
+	digest, used := s.Module(p.Name)
+	return used && digest != b.Digest
 }
