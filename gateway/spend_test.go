@@ -59,6 +59,7 @@ plugin "apikey" {
 
   limits {
     queue = "10s" # all calls come at once, and a busy machine serves them late
+    wait  = "30s"
   }
 }
 
@@ -67,6 +68,7 @@ plugin "models" {
 
   limits {
     queue = "10s" # all calls come at once, and a busy machine serves them late
+    wait  = "30s"
   }
 }
 
@@ -76,6 +78,7 @@ plugin "meter" {
 
   limits {
     queue = "10s" # all calls come at once, and a busy machine serves them late
+    wait  = "30s"
   }
 }
 
@@ -162,14 +165,21 @@ route "chat" {
 `, strings.Join(names, ", "))
 	return map[string]string{"config.hcl": b.String(), "policies/paid.hcl": `
 policy "paid" {
-  authenticate "apikey" {}
+  authenticate "apikey" {
+    timeout = "30s"
+  }
 
-  admit "meter" {}
+  admit "meter" {
+    timeout = "30s"
+  }
 
-  route "models" {}
+  route "models" {
+    timeout = "30s"
+  }
 
   account "meter" {
-    when = request.headers["x-forget"] != "1"
+    when    = request.headers["x-forget"] != "1"
+    timeout = "30s"
   }
 }
 `}
