@@ -124,6 +124,12 @@ func (t *tray) Send(_ context.Context, l *Letter) error {
 	return nil
 }
 
+func (t *tray) tried() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.tries
+}
+
 func (t *tray) sent() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -409,13 +415,13 @@ func TestTriedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if tr.tries != 1 {
-			t.Fatalf("%d tries at once", tr.tries)
+		if tr.tried() != 1 {
+			t.Fatalf("%d tries at once", tr.tried())
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if tr.tries != 2 {
-			t.Fatalf("%d tries after a minute", tr.tries)
+		if tr.tried() != 2 {
+			t.Fatalf("%d tries after a minute", tr.tried())
 		}
 		if err := o.Close(); err != nil {
 			t.Fatal(err)
@@ -424,13 +430,13 @@ func TestTriedAgain(t *testing.T) {
 		o.Start()
 		time.Sleep(4 * time.Minute)
 		synctest.Wait()
-		if tr.tries != 2 {
-			t.Fatalf("%d tries: the new run did not wait", tr.tries)
+		if tr.tried() != 2 {
+			t.Fatalf("%d tries: the new run did not wait", tr.tried())
 		}
 		time.Sleep(72 * time.Hour)
 		synctest.Wait()
-		if want := len(waits) + 1; tr.tries != want {
-			t.Fatalf("%d tries, want %d", tr.tries, want)
+		if want := len(waits) + 1; tr.tried() != want {
+			t.Fatalf("%d tries, want %d", tr.tried(), want)
 		}
 		list := o.List()
 		if len(list) != 1 || list[0].Lost == "" {
@@ -469,8 +475,8 @@ func TestGivenUpIsForgotten(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if tr.tries != 1 {
-			t.Errorf("%d tries: a refusal is final, and what is over is not sent", tr.tries)
+		if tr.tried() != 1 {
+			t.Errorf("%d tries: a refusal is final, and what is over is not sent", tr.tried())
 		}
 		for _, e := range o.List() {
 			if e.Lost == "" {
