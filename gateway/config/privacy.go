@@ -21,6 +21,9 @@ func (l *loader) privacy() {
 	if a := c.Accounts; a != nil {
 		f.Stores = append(f.Stores, privacy.Storing{Feature: field.People, Keep: privacy.WithAccount, At: a.Range},
 			privacy.Storing{Feature: field.Sessions, Keep: a.Sessions.Absolute, At: a.Range})
+		if m := a.Mail.SMTP; m != nil && m.Elsewhere() {
+			f.Receivers = append(f.Receivers, privacy.Receiver{Name: m.Host, Post: true, Provider: privacy.Provider{Recipient: m.Recipient}, Encrypted: m.TLS != "none", At: a.Range})
+		}
 	}
 	for i, r := range c.Routes {
 		l.way(r, &f.Ways[i])

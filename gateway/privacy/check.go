@@ -74,13 +74,17 @@ func (p *Policy) kept(f *schema.Findings, c *Class, name string, keep time.Durat
 	return true
 }
 
-// receiver checks whoever is behind an upstream against the classes that would reach it.
+// receiver checks whoever is behind an upstream against the classes that would reach it. What messages to people hold is
+// decided by the program, so of the mail server there is nothing to say but who it is.
 func (p *Policy) receiver(f *schema.Findings, r *Receiver) {
+	if r.Post {
+		return
+	}
 	var gets []*Class
 	why := map[*Class]*Use{}
 	for i := range p.Uses {
 		u := &p.Uses[i]
-		if c := p.ClassOf(u.Field); c != nil && u.By == "upstream."+r.Name && why[c] == nil {
+		if c := p.ClassOf(u.Field); c != nil && u.By == r.By() && why[c] == nil {
 			gets, why[c] = append(gets, c), u
 		}
 	}

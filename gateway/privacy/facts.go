@@ -56,12 +56,26 @@ type Step struct {
 	Fields []string // what all that is, by Check
 }
 
-// Receiver is an upstream and whoever is behind it.
+// Receiver is an upstream, or the mail server, and whoever is behind it.
 type Receiver struct {
-	Name      string
-	Encrypted bool // every endpoint is https
+	Name      string // of the upstream, or the mail server's host
+	Post      bool   // it is the mail server
+	Encrypted bool   // every endpoint is https
 	Provider
 	At hcl.Range
+}
+
+// By is what the receiver is called in uses.
+func (r *Receiver) By() string {
+	if r.Post {
+		return "mail"
+	}
+	return "upstream." + r.Name
+}
+
+// posted are the fields that messages to people are made of.
+func posted() []string {
+	return []string{"person.email", "person.name", "person.mail", "person.links", "account.name"}
 }
 
 // Title is what people know the receiver as.
@@ -81,14 +95,14 @@ const (
 	Logs   Act = "log"
 	Traces Act = "trace"
 	Shows  Act = "show"  // to a plugin
-	Shares Act = "share" // with whoever is behind an upstream, or with whom a plugin fetches from
+	Shares Act = "share" // with whoever is behind an upstream or the mail server, or with whom a plugin fetches from
 )
 
 // Use is one thing that the configuration makes the program do with a field.
 type Use struct {
 	Field string
 	Act   Act
-	By    string        // "store", "log", "traces", "plugin.NAME" or "upstream.NAME"
+	By    string        // "store", "log", "traces", "plugin.NAME", "upstream.NAME" or "mail"
 	Keep  time.Duration // of Stores
 	Known bool          // whether Keep is
 	Route string        // the first of those where it happens; empty: it is not a route's doing
@@ -127,6 +141,13 @@ func (f *Facts) collect() []Use {
 		}
 		if f.Traces && len(r.Spans) > 0 {
 			c.add(Use{Field: r.Name, Act: Traces, By: "traces", At: f.TracesAt})
+		}
+	}
+	for i := range f.Receivers {
+		if r := &f.Receivers[i]; r.Post {
+			for _, name := range posted() {
+				c.add(Use{Field: name, Act: Shares, By: r.By(), At: r.At})
+			}
 		}
 	}
 	for i := range f.Ways {

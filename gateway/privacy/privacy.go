@@ -60,7 +60,7 @@ type Class struct {
 	Purposes   []Purpose
 	Basis      Basis
 	Retention  time.Duration // or WithAccount, or Forever
-	Recipients []string      // "upstream.NAME" or "plugin.NAME"; nil: whoever Provider.Shares allows
+	Recipients []string      // "upstream.NAME", "plugin.NAME" or "mail"; nil: whoever Provider.Shares allows
 	Range      hcl.Range     // zero: built in
 
 	described bool // the summary is written

@@ -171,8 +171,12 @@ func (c *Class) recipients(f *schema.Findings, b *schema.Section, upstreams, plu
 	}
 	for _, part := range parts {
 		t, diags := hcl.AbsTraversalForExpr(part)
+		if !diags.HasErrors() && len(t) == 1 && t.RootName() == "mail" {
+			c.Recipients = append(c.Recipients, "mail")
+			continue
+		}
 		if diags.HasErrors() || len(t) != 2 || t.RootName() != "upstream" && t.RootName() != "plugin" || schema.Step(t[1]) == "" {
-			f.Errorf(part.Range(), "Invalid recipient", "A recipient is an upstream or a plugin, without quotes, such as upstream.name.")
+			f.Errorf(part.Range(), "Invalid recipient", "A recipient is an upstream, a plugin or mail, without quotes, such as upstream.name.")
 			continue
 		}
 		names := upstreams

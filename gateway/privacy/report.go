@@ -146,7 +146,7 @@ func about(name string) field.Text {
 func (p *Policy) holder(name string) Holder {
 	h := Holder{Name: name, Fields: map[string][]string{}}
 	for i := range p.Facts.Receivers {
-		if r := &p.Facts.Receivers[i]; name == "upstream."+r.Name {
+		if r := &p.Facts.Receivers[i]; name == r.By() {
 			h.Title, h.Training = r.Title(), r.Training
 			if r.Known {
 				keeps := "nothing"

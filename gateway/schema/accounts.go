@@ -20,6 +20,7 @@ func accountsBlock() Block {
 				},
 				Blocks: []Block{{Name: "smtp", Summary: "A mail server.", Arguments: []Argument{
 					{Name: "host", Kind: Text, Required: true, Summary: "Its name, which its certificate must have."},
+					{Name: "recipient", Kind: Text, Summary: "Who runs it, as the privacy policy names them; its name unless written, and nobody where it is this machine."},
 					{Name: "port", Kind: Count, Preset: "0", Min: "1", Max: "65535", Zero: true, Summary: "0: 587, or 465 with `tls = implicit`."},
 					{Name: "tls", Kind: Word, Preset: "starttls", Words: []string{"starttls", "implicit", "none"}, Summary: "Whether the connection becomes TLS before anything is said, or begins with it. `none` is cleartext, for a server on this machine."},
 					{Name: "user", Kind: Text, Summary: "Name to sign in with; without it nobody does."},

@@ -16,7 +16,7 @@ func privacyBlock() Block {
 				{Name: "fields", Kind: Texts, Summary: "The fields it holds, by the names that `postern privacy fields` lists. `header.NAME` and `attribute.PLUGIN.NAME` are fields too; `header.*` and `attribute.*` are all of them that no class names."},
 				{Name: "purpose", Kind: Words, Words: []string{"deliver", "authenticate", "bill", "defend", "improve", "communicate"}, Summary: "What it is used for; `communicate` needs `basis = consent`."},
 				{Name: "retention", Kind: Span, Min: "1m", Max: "36500d", Zero: true, Summary: "How long it is kept at most; 0: for as long as the account exists. A feature that keeps a field of it longer is refused."},
-				{Name: "recipients", Kind: References, Summary: "Upstreams, and plugins that may fetch, that may receive it; without it, all that `shares` allows."},
+				{Name: "recipients", Kind: References, Summary: "Upstreams, plugins that may fetch, and `mail`, the mail server, that may receive it; without it, all that `shares` allows."},
 				{Name: "basis", Kind: Word, Words: []string{"contract", "consent", "legal_obligation", "legitimate_interest"}, Summary: "Why it may be used."},
 			}}}}
 }

@@ -53,15 +53,19 @@ type Mail struct {
 
 // SMTP is a mail server.
 type SMTP struct {
-	Host     string
-	Port     int           // never 0
-	TLS      string        // "starttls" (default), "implicit" or "none"
-	User     string        // empty: no authentication
-	Password string        // never printed
-	Withheld bool          // Password is a secret that was not read
-	CA       string        // PEM file with the only roots trusted, absolute; empty: the system's
-	Timeout  time.Duration // for one message, default 30s, 1s to 5m
+	Host      string
+	Recipient string        // who runs it, for people; empty: Host says it
+	Port      int           // never 0
+	TLS       string        // "starttls" (default), "implicit" or "none"
+	User      string        // empty: no authentication
+	Password  string        // never printed
+	Withheld  bool          // Password is a secret that was not read
+	CA        string        // PEM file with the only roots trusted, absolute; empty: the system's
+	Timeout   time.Duration // for one message, default 30s, 1s to 5m
 }
+
+// Elsewhere reports whether somebody else than the operator gets the messages to carry them.
+func (m *SMTP) Elsewhere() bool { return m.Recipient != "" || !loopback(m.Host) }
 
 // Sessions bounds how long people stay signed in.
 type Sessions struct {
@@ -187,7 +191,7 @@ func readMail(r *notation.Reader, s *schema.Section) Mail {
 func readSMTP(r *notation.Reader, s *schema.Section) *SMTP {
 	password, isSecret := s.SecretText("password")
 	m := &SMTP{
-		Host: s.Text("host"), Port: int(s.Count("port")), TLS: s.Word("tls"), User: s.Text("user"), Password: password,
+		Host: s.Text("host"), Recipient: s.Text("recipient"), Port: int(s.Count("port")), TLS: s.Word("tls"), User: s.Text("user"), Password: password,
 		Withheld: password == "" && s.Set("password"), CA: r.File(s, "ca"), Timeout: s.Span("timeout"),
 	}
 	if m.Port == 0 {

@@ -59,7 +59,8 @@ type Provider struct {
 	Training *bool    `json:"training"`
 	Consent  bool     `json:"consent"` // it may receive some of this only with consent
 
-	keeps time.Duration
+	keeps   time.Duration
+	content bool // it receives what people send to be worked on
 }
 
 // State is whether a version is in effect.
@@ -131,13 +132,16 @@ func statement(p *privacy.Policy) *Statement {
 	}
 	for i := range p.Facts.Receivers {
 		receiver := &p.Facts.Receivers[i]
-		one := Provider{Name: receiver.Title(), Classes: []string{}, Training: receiver.Training, Consent: len(p.Consents(receiver.Name)) > 0, keeps: receiver.Retention}
+		one := Provider{Name: receiver.Title(), Classes: []string{}, Training: receiver.Training, Consent: !receiver.Post && len(p.Consents(receiver.Name)) > 0, keeps: receiver.Retention}
 		for _, c := range s.Classes {
 			for _, u := range p.Uses {
-				if u.By == "upstream."+receiver.Name && p.ClassOf(u.Field).Name == c.Name {
-					one.Classes = append(one.Classes, c.Name)
-					break
+				if u.By != receiver.By() || p.ClassOf(u.Field).Name != c.Name {
+					continue
 				}
+				if !slices.Contains(one.Classes, c.Name) {
+					one.Classes = append(one.Classes, c.Name)
+				}
+				one.content = one.content || u.Field == "prompt" || u.Field == "request.body"
 			}
 		}
 		if len(one.Classes) == 0 {
@@ -202,7 +206,7 @@ func (s *Statement) digest() (string, error) {
 // title is what people know a recipient as.
 func title(p *privacy.Policy, name string) string {
 	for i := range p.Facts.Receivers {
-		if r := &p.Facts.Receivers[i]; name == "upstream."+r.Name {
+		if r := &p.Facts.Receivers[i]; name == r.By() {
 			return r.Title()
 		}
 	}

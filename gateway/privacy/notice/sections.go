@@ -191,7 +191,7 @@ func (s *Statement) shared(w *writer) {
 	}
 	trains, unknown := false, false
 	for _, p := range s.Providers {
-		trains, unknown = trains || p.Training != nil && *p.Training, unknown || p.Training == nil
+		trains, unknown = trains || p.Training != nil && *p.Training, unknown || p.content && p.Training == nil
 	}
 	switch {
 	case len(s.Providers) == 0 || !s.did(privacy.Shares, "prompt", "request.body"):
