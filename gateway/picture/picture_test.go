@@ -296,18 +296,14 @@ func TestClean(t *testing.T) {
 }
 
 // TestCleanAllocatesNothing: a body without images costs a look at it.
-func TestCleanAllocatesNothing(t *testing.T) {
-	t.Parallel()
+func TestCleanAllocatesNothing(t *testing.T) { //nolint:paralleltest // it counts what the process allocates
 	body := []byte(`{"model":"small","messages":[{"role":"user","content":"` + strings.Repeat(`What does the lock keeper do at night? \"Nothing.\" `, 100) + `"}]}`)
-	var cleaned []byte
-	n := testing.Benchmark(func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			cleaned, _ = Clean(body)
+	if n := testing.AllocsPerRun(100, func() {
+		if cleaned, err := Clean(body); err != nil || len(cleaned) != len(body) {
+			t.Error("it has changed")
 		}
-	})
-	if n.AllocsPerOp() > 0 || !bytes.Equal(cleaned, body) {
-		t.Errorf("%d allocations", n.AllocsPerOp())
+	}); n > 0 {
+		t.Errorf("%v allocations", n)
 	}
 }
 
