@@ -59,7 +59,7 @@ func (l *Limiter) now() time.Duration { return time.Since(l.epoch) }
 // Turn is one's part in a Limiter. The zero value has none. It must not be copied while it is held; its methods may be called
 // from several goroutines, and do nothing when it is not held.
 type Turn struct {
-	limiter *Limiter      // nil: never held
+	limiter *Limiter      // nil: never held; written by Enter alone, so that others may read it without the lock
 	state   turnState     // guarded by limiter.mu
 	begun   time.Duration // since when the answer is waited for, or untimed
 }
@@ -81,6 +81,7 @@ func (l *Limiter) Enter(ctx context.Context, t *Turn, p Priority, wait bool) Rea
 	if l == nil {
 		return Admitted
 	}
+	t.limiter = l
 	l.mu.Lock()
 	if l.free(p) {
 		l.take(t)
@@ -222,7 +223,7 @@ func (l *Limiter) Refused(p Priority, r Reason) {
 // take gives t a turn. l.mu is held.
 func (l *Limiter) take(t *Turn) {
 	l.inFlight++
-	t.limiter, t.state, t.begun = l, held, untimed
+	t.state, t.begun = held, untimed
 	if l.bounds.Adaptive && l.trend.turn(l.inFlight) && l.bounds.Tolerance > 0 {
 		t.begun = l.now()
 	}

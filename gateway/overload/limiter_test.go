@@ -635,3 +635,26 @@ func BenchmarkTurn(b *testing.B) {
 		turn.Leave(Served)
 	}
 }
+
+// TestTurnOfTwo has a turn paused and resumed by one goroutine, as that of a body which is still being sent, while another ends
+// it, as an answer that came early does.
+func TestTurnOfTwo(t *testing.T) {
+	t.Parallel()
+	l := NewLimiter(Bounds{Min: 1, Max: 1, Initial: 1})
+	for range 200 {
+		var turn Turn
+		if r := l.Enter(t.Context(), &turn, Normal, false); r != Admitted {
+			t.Fatalf("the only one was refused: %v", r)
+		}
+		var sender sync.WaitGroup
+		sender.Go(func() {
+			turn.Pause()
+			turn.Resume()
+		})
+		turn.Leave(Served)
+		sender.Wait()
+		if turn.Held() {
+			t.Fatal("the turn was taken back after its end")
+		}
+	}
+}
