@@ -171,13 +171,13 @@ func (p *plan) commit() {
 	}
 }
 
-// retire drains a socket that is not wanted any more, in the background. It stops accepting before retire returns, so
-// that its address can be used again.
+// retire drains a socket that is not wanted any more, in the background. Before retire returns it has stopped accepting,
+// so that its address can be used again, and every connection knows that what is under way is its last.
 func (d *door) retire(s *socket) {
 	if s == nil {
 		return
 	}
-	s.stop()
+	s.quiesce()
 	d.set.draining.Go(func() { _ = d.end(d.set.hard, s) }) // nobody is left to be told but the log
 }
 
@@ -293,6 +293,16 @@ func (s *socket) each(f func(member)) {
 	}
 }
 
+// quiesce stops accepting and has every connection end kindly, without waiting for any. It may be called again.
+func (s *socket) quiesce() {
+	s.stop()
+	s.loop.Wait()
+	s.mu.Lock()
+	s.closing = true
+	s.mu.Unlock()
+	s.each(member.drain)
+}
+
 // afterKill is how long handlers may take to notice that their context ended.
 const afterKill = 5 * time.Second
 
@@ -300,12 +310,7 @@ const afterKill = 5 * time.Second
 func (s *socket) shutdown(ctx context.Context) error {
 	defer s.release()
 	defer s.cancel()
-	s.stop()
-	s.loop.Wait()
-	s.mu.Lock()
-	s.closing = true
-	s.mu.Unlock()
-	s.each(member.drain)
+	s.quiesce()
 	done := make(chan struct{})
 	go func() {
 		s.busy.Wait()
