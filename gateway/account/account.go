@@ -93,6 +93,7 @@ type Key struct {
 // Config configures a Directory. Only Store is required.
 type Config struct {
 	Store state.Store
+	Vault Vault            // seals names and what keys may do; nil: they are stored in the clear
 	Log   *slog.Logger     // default: slog.Default
 	Now   func() time.Time // default time.Now
 }
@@ -100,6 +101,7 @@ type Config struct {
 // Directory is the accounts and keys of a store. It is safe for concurrent use.
 type Directory struct {
 	store state.Store
+	vault Vault // may be nil
 	log   *slog.Logger
 	now   func() time.Time
 	macs  sync.Pool // of *mac
@@ -154,6 +156,7 @@ type keyRecord struct {
 	Key
 	Sum    []byte         `json:"sum"`
 	Former []formerRecord `json:"former,omitempty"`
+	Sealed []byte         `json:"sealed,omitempty"` // what people chose of it; absent in records of before it was sealed
 }
 
 // formerRecord is a secret of before a rotation.
@@ -168,7 +171,7 @@ const usedEvery = time.Minute
 // Open reads the directory. The store must stay open until Close returned.
 func Open(ctx context.Context, c Config) (*Directory, error) {
 	d := &Directory{
-		store: c.Store, log: c.Log, now: c.Now, accounts: map[string]*entry{}, keys: map[string]*keyEntry{},
+		store: c.Store, vault: c.Vault, log: c.Log, now: c.Now, accounts: map[string]*entry{}, keys: map[string]*keyEntry{},
 		index: map[[sha256.Size]byte]*secret{}, stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	if d.store == nil {
@@ -216,7 +219,10 @@ func (d *Directory) load(ctx context.Context) error {
 			return err
 		}
 		a := new(entry)
-		if err := json.Unmarshal(e.Value, &a.Account); err != nil || a.ID != string(e.Key[len(accountPrefix):]) {
+		if a.Account, err = d.readAccount(ctx, e.Value); err != nil {
+			return fmt.Errorf("read record %s: %w", e.Key, err)
+		}
+		if a.ID != string(e.Key[len(accountPrefix):]) {
 			return fmt.Errorf("record %s is damaged", e.Key)
 		}
 		d.accounts[a.ID] = a
@@ -226,7 +232,13 @@ func (d *Directory) load(ctx context.Context) error {
 			return err
 		}
 		var r keyRecord
-		if err := json.Unmarshal(e.Value, &r); err != nil || r.ID != string(e.Key[len(keyPrefix):]) || d.accounts[r.Account] == nil || !d.restore(&r) {
+		if err := json.Unmarshal(e.Value, &r); err != nil || r.ID != string(e.Key[len(keyPrefix):]) || d.accounts[r.Account] == nil {
+			return fmt.Errorf("record %s is damaged", e.Key)
+		}
+		switch ok, err := d.openKey(ctx, &r); {
+		case err != nil:
+			return fmt.Errorf("read record %s: %w", e.Key, err)
+		case ok && !d.restore(&r):
 			return fmt.Errorf("record %s is damaged", e.Key)
 		}
 	}
@@ -284,7 +296,7 @@ func (d *Directory) writeUsed() {
 	const most = 1000 // of one commit
 	var changed []*keyEntry
 	d.mu.RLock()
-	for _, k := range d.keys {
+	for _, k := range d.keys { // those of accounts that were erased are not among them
 		if k.used.Load() != k.written {
 			changed = append(changed, k)
 		}
@@ -316,7 +328,7 @@ func (d *Directory) Create(ctx context.Context, name string) (Account, error) {
 	}
 	a := &entry{Account: Account{ID: newID("acct_"), Name: name, Created: d.now().UTC().Truncate(time.Second), Status: Active}}
 	return a.Account, d.write(ctx, func() (*state.Batch, func(), error) {
-		b, err := record(accountPrefix+a.ID, a.Account)
+		b, err := d.accountBatch(ctx, a.Account)
 		return b, func() { d.accounts[a.ID] = a }, err
 	})
 }
@@ -383,7 +395,7 @@ func (d *Directory) setStatus(ctx context.Context, id string, to Status) error {
 		if to != Active {
 			a.Status = to
 		}
-		b, err := record(accountPrefix+id, changed)
+		b, err := d.accountBatch(ctx, changed)
 		return b, func() { a.Status = to }, err
 	})
 }

@@ -53,10 +53,13 @@ func (d *Directory) put(e *keyEntry, k Key, secrets []*secret) {
 }
 
 // keyBatch stores a key.
-func keyBatch(k Key, secrets []*secret) (*state.Batch, error) {
+func (d *Directory) keyBatch(ctx context.Context, k Key, secrets []*secret) (*state.Batch, error) {
 	r := keyRecord{Key: k, Sum: secrets[0].sum[:]}
 	for _, s := range secrets[1:] {
 		r.Former = append(r.Former, formerRecord{Sum: s.sum[:], Until: s.until})
+	}
+	if err := d.sealKey(ctx, &r); err != nil {
+		return nil, err
 	}
 	return record(keyPrefix+k.ID, r)
 }
@@ -133,7 +136,7 @@ func (d *Directory) CreateKey(ctx context.Context, account string, r KeyRequest)
 		case len(e.account.keys) >= MaxKeys:
 			return nil, nil, fmt.Errorf("%w: an account has at most %d keys", ErrInvalid, MaxKeys)
 		}
-		b, err := keyBatch(k, secrets)
+		b, err := d.keyBatch(ctx, k, secrets)
 		return b, func() {
 			e.account.keys = append(e.account.keys, e)
 			d.keys[k.ID] = e
@@ -188,7 +191,7 @@ func (d *Directory) alter(ctx context.Context, account, id string, change func(k
 		if err != nil {
 			return nil, nil, err
 		}
-		b, err := keyBatch(k, secrets)
+		b, err := d.keyBatch(ctx, k, secrets)
 		return b, func() {
 			d.put(e, k, secrets)
 			k = e.view()
@@ -265,7 +268,7 @@ func (d *Directory) RevokeKey(ctx context.Context, id string) error {
 		if k.Revoked.IsZero() {
 			k.Revoked = d.now().UTC().Truncate(time.Second)
 		}
-		b, err := keyBatch(k.Key, k.secrets)
+		b, err := d.keyBatch(ctx, k.Key, k.secrets)
 		return b, func() {}, err
 	})
 }

@@ -29,7 +29,8 @@ type Config struct {
 	Accounts *account.Directory
 	Ledger   *ledger.Ledger
 	Settings *settings.Settings
-	Audit    *audit.Log // nil: nobody is told
+	Leave    func(ctx context.Context, account string) error // removes all that is kept for an account that nobody is left in; once more is no error
+	Audit    *audit.Log                                      // nil: nobody is told
 	Log      *slog.Logger
 }
 
@@ -55,7 +56,7 @@ func Open(ctx context.Context, c Config) (*Desk, error) {
 		return nil, err
 	}
 	d.People, err = person.Open(ctx, person.Config{
-		Store: c.Store, Vault: c.Vault.Drawer("person"), Mail: d.Mail, Accounts: books{c.Accounts, c.Ledger}, Settings: c.Settings,
+		Store: c.Store, Vault: c.Vault.Drawer("person"), Mail: d.Mail, Accounts: books{c.Accounts, c.Ledger, c.Leave}, Settings: c.Settings,
 		Policy: d.policy, Audit: told(c), Log: c.Log,
 	})
 	if err != nil {
@@ -123,6 +124,7 @@ func (d *Desk) Close() error { return errors.Join(d.People.Close(), d.Mail.Close
 type books struct {
 	accounts *account.Directory
 	ledger   *ledger.Ledger
+	leave    func(ctx context.Context, account string) error
 }
 
 // Create makes an account, with its place in the ledger.
@@ -143,10 +145,5 @@ func (b books) Name(ctx context.Context, id string) (string, error) {
 	return a.Name, err
 }
 
-// Close refuses an account's keys for good.
-func (b books) Close(ctx context.Context, id string) error {
-	if err := b.accounts.CloseAccount(ctx, id); !errors.Is(err, account.ErrNotFound) {
-		return err
-	}
-	return nil
-}
+// Close refuses an account's keys for good and removes what is kept for it.
+func (b books) Close(ctx context.Context, id string) error { return b.leave(ctx, id) }

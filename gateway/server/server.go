@@ -487,17 +487,10 @@ func (s *Storage) open(ctx context.Context, b state.Backend, cfg *config.Config,
 		return err
 	}
 	s.opened = append(s.opened, s.Ledger)
-	if s.Accounts, err = account.Open(ctx, account.Config{Store: s.Store, Log: log}); err != nil {
+	if s.Accounts, err = account.Open(ctx, account.Config{Store: s.Store, Vault: s.Vault.Drawer("account"), Log: log}); err != nil {
 		return err
 	}
 	s.opened = append(s.opened, s.Accounts)
-	if cfg.Accounts != nil {
-		s.People, err = reception.Open(ctx, reception.Config{Store: s.Store, Vault: s.Vault, Audit: s.Audit, Accounts: s.Accounts, Ledger: s.Ledger, Settings: cfg.Accounts, Log: log})
-		if err != nil {
-			return err
-		}
-		s.opened = append(s.opened, s.People)
-	}
 	if s.Replays, err = replay.Open(ctx, replay.Config{Store: s.Store, Vault: s.Vault, Prefix: "replay/", Log: log}); err != nil {
 		return err
 	}
@@ -511,7 +504,33 @@ func (s *Storage) open(ctx context.Context, b state.Backend, cfg *config.Config,
 		return err
 	}
 	s.opened = append(s.opened, s.Creations)
+	// Last: it ends removals that a crash broke off, which reach into all of the above.
+	if cfg.Accounts != nil {
+		s.People, err = reception.Open(ctx, reception.Config{Store: s.Store, Vault: s.Vault, Audit: s.Audit, Accounts: s.Accounts, Ledger: s.Ledger, Leave: s.leave, Settings: cfg.Accounts, Log: log})
+		if err != nil {
+			return err
+		}
+		s.opened = append(s.opened, s.People)
+	}
 	return s.agree(ctx)
+}
+
+// leave removes what is kept for an account that nobody takes part in any more. The ledger keeps its entries under the
+// account's id, which nothing leads to from then on.
+func (s *Storage) leave(ctx context.Context, account string) error {
+	if err := s.Accounts.Erase(ctx, account); err != nil { // first: its keys are refused from here on
+		return err
+	}
+	if err := s.Replays.Remove(ctx, account); err != nil {
+		return err
+	}
+	if _, err := s.Creations.Remove(ctx, account); err != nil {
+		return err
+	}
+	if _, err := s.Usage.Remove(ctx, account); err != nil {
+		return err
+	}
+	return s.Vault.Shred(ctx, account)
 }
 
 // openVault opens the vault in the state's folder, or in memory where the state is kept there.

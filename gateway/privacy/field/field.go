@@ -59,7 +59,7 @@ func All() []Field {
 		// account
 		{Name: "account.id", Class: "account", About: Text{"the account's id", "账户编号"}, Feature: Accounts,
 			Records: []string{"account.Account.ID", "account.Key.Account"}, Log: []string{"account"}, Attributes: []string{"identity.account"}},
-		{Name: "account.name", Class: "account", About: Text{"the account's name", "账户名称"}, Feature: Accounts, Records: []string{"account.Account.Name"}},
+		{Name: "account.name", Class: "account", About: Text{"the account's name", "账户名称"}, Feature: Accounts, Records: []string{"account.Account.Name", "account.accountRecord.Sealed"}},
 		{Name: "account.status", Class: "account", About: Text{"when the account was made and whether it is active", "账户创建时间与状态"}, Feature: Accounts,
 			Records: []string{"account.Account.Created", "account.Account.Status"}},
 		{Name: "key.id", Class: "account", About: Text{"the id of an API key", "API 密钥编号"}, Feature: Accounts,
@@ -67,7 +67,7 @@ func All() []Field {
 		{Name: "key.name", Class: "account", About: Text{"the name of an API key", "API 密钥名称"}, Feature: Accounts,
 			Records: []string{"account.Key.Name"}, Attributes: []string{"identity.name"}},
 		{Name: "key.rights", Class: "account", About: Text{"what an API key may do", "API 密钥权限"}, Feature: Accounts,
-			Records: []string{"account.Key.Scopes", "exchange.Allowance.Models", "exchange.Allowance.Routes", "exchange.Allowance.Cap", "exchange.Allowance.Rate"}, Attributes: []string{"identity.scopes"}},
+			Records: []string{"account.keyRecord.Sealed", "account.Key.Scopes", "exchange.Allowance.Models", "exchange.Allowance.Routes", "exchange.Allowance.Cap", "exchange.Allowance.Rate"}, Attributes: []string{"identity.scopes"}},
 		{Name: "key.times", Class: "account", About: Text{"when an API key was made, changed, revoked and last used", "API 密钥的创建、更换、撤销与最近使用时间"}, Feature: Accounts,
 			Records: []string{"account.Key.Created", "account.Key.Expires", "account.Key.Revoked", "account.Key.Rotated", "account.Key.Used", "account.Key.Overlap"}},
 		{Name: "key.networks", Class: "account", About: Text{"the networks that an API key may be used from", "API 密钥允许使用的网络"}, Feature: Accounts,
@@ -207,7 +207,7 @@ func Impersonal() Plain {
 // gateway/, whose every field stands in Records. "" is for what is no record of fields: a secret, a number, an index.
 func Stored() map[string]string {
 	return map[string]string{
-		"account/secret": "", "account/a": "account.Account", "account/k": "account.keyRecord", "account/u": "",
+		"account/secret": "", "account/a": "account.accountRecord", "account/k": "account.keyRecord", "account/u": "",
 		"ledger": "", "ledger/a": "ledger/record.Account", "ledger/b": "ledger/record.Account", "ledger/f": "ledger/record.Floor", "ledger/h": "ledger/record.Head",
 		"ledger/i": "ledger/record.Intent", "ledger/k": "ledger/record.Keyed", "ledger/p": "", "ledger/s": "ledger/record.Spend", "ledger/t": "ledger/record.Entry", "ledger/u": "ledger/record.Marker", "ledger/x": "",
 		"creation/c": "", "creation/d": "", "creation/e": "", "creation/i": "creation.Info", "creation/q": "",
