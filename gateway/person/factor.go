@@ -23,16 +23,7 @@ func (d *Directory) recovery(p *individual) factor.Digest {
 }
 
 // Passkey is what is known of a passkey.
-type Passkey struct {
-	ID      string    `json:"id"` // "pass_" and 16 letters and digits
-	Name    string    `json:"name"`
-	Created time.Time `json:"created"`
-	Used    time.Time `json:"used,omitzero"` // zero: never
-}
-
-func public(k *factor.Passkey) Passkey {
-	return Passkey{ID: k.ID, Name: k.Name, Created: k.Created, Used: k.Used}
-}
+type Passkey = factor.Public
 
 // BeginTOTP makes a secret for an authenticator app, which counts once ConfirmTOTP was given a code of it. It needs a fresh
 // sign-in.
@@ -165,7 +156,7 @@ func (d *Directory) AddPasskey(ctx context.Context, s Session, ceremony, name st
 		if err != nil {
 			return nil, err
 		}
-		key, recovery = public(k), p.Supply(d.recovery(p))
+		key, recovery = k.Public(), p.Supply(d.recovery(p))
 		return []mail.Message{d.notice("factors", p)}, nil
 	})
 	if err != nil {

@@ -13,7 +13,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -241,19 +240,15 @@ func (d *Directory) load(ctx context.Context) error {
 		return errors.New("the secret is damaged")
 	}
 	d.mint = &token.Mint{Store: d.c.Store, Secret: secret, Now: d.now}
-	half := map[string]removal{}
+	var half []string
 	for e, err := range d.c.Store.Scan(ctx, []byte(removedPrefix), nil) {
 		if err != nil {
 			return err
 		}
-		var r removal
-		if err := json.Unmarshal(e.Value, &r); err != nil {
-			return fmt.Errorf("record %s is damaged", e.Key)
-		}
-		half[string(e.Key[len(removedPrefix):])] = r
+		half = append(half, string(e.Key[len(removedPrefix):]))
 	}
-	for id, r := range half {
-		if err := d.shred(ctx, id, r.Close); err != nil {
+	for _, id := range half {
+		if _, err := d.resume(ctx, id, nil); err != nil {
 			return err
 		}
 	}

@@ -202,7 +202,7 @@ func (p *individual) public() Person {
 		Password: p.Hash != "", TOTP: p.TOTP != nil, Recovery: len(p.Recovery), Accepted: p.Accepted, Consents: p.Consents,
 	}
 	for _, k := range p.Passkeys {
-		q.Passkeys = append(q.Passkeys, public(&k))
+		q.Passkeys = append(q.Passkeys, k.Public())
 	}
 	return q
 }

@@ -2,6 +2,8 @@ package person
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -22,56 +24,55 @@ type Item struct {
 // hash, the authenticator's and the recovery codes') it says that they are there.
 func (d *Directory) Export(ctx context.Context, id string) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
-		p, err := d.get(ctx, id)
+		list, err := d.items(ctx, id)
+		for _, it := range list {
+			if !yield(it, nil) {
+				return
+			}
+		}
 		if err != nil {
 			yield(Item{}, err)
-			return
-		}
-		q := p.public()
-		if !yield(Item{Class: "account", Kind: "person", ID: id, Data: q}, nil) {
-			return
-		}
-		parts, err := d.teams.Memberships(ctx, id)
-		if err != nil {
-			yield(Item{}, err)
-			return
-		}
-		for _, m := range parts {
-			if !yield(Item{Class: "account", Kind: "membership", ID: m.Account, Data: m}, nil) {
-				return
-			}
-			sent, err := d.teams.Sent(ctx, m.Account, id)
-			if err != nil {
-				yield(Item{}, err)
-				return
-			}
-			for _, inv := range sent {
-				if !yield(Item{Class: "account", Kind: "invitation", ID: inv.ID, Data: inv}, nil) {
-					return
-				}
-			}
-		}
-		sessions, err := d.sessions.List(ctx, id)
-		if err != nil {
-			yield(Item{}, err)
-			return
-		}
-		for _, s := range sessions {
-			from := map[string]any{"network": s.Network, "agent": s.Agent}
-			s.Network, s.Agent = "", ""
-			if !yield(Item{Class: "security", Kind: "session", ID: s.ID, Data: s}, nil) || !yield(Item{Class: "device", Kind: "device", ID: s.ID, Data: from}, nil) {
-				return
-			}
-		}
-		for _, k := range q.Passkeys {
-			if !yield(Item{Class: "security", Kind: "passkey", ID: k.ID, Data: k}, nil) {
-				return
-			}
-		}
-		if p.TOTP != nil {
-			yield(Item{Class: "security", Kind: "authenticator", ID: id, Data: map[string]any{"created": p.TOTP.Created}}, nil)
 		}
 	}
+}
+
+func (d *Directory) items(ctx context.Context, id string) (list []Item, err error) {
+	p, err := d.get(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	q := p.public()
+	add := func(class, kind, id string, data any) {
+		list = append(list, Item{Class: class, Kind: kind, ID: id, Data: data})
+	}
+	add("account", "person", id, q)
+	parts, err := d.teams.Memberships(ctx, id)
+	for _, m := range parts {
+		add("account", "membership", m.Account, m)
+		sent, err := d.teams.Sent(ctx, m.Account, id)
+		if err != nil {
+			return list, err
+		}
+		for _, inv := range sent {
+			add("account", "invitation", inv.ID, inv)
+		}
+	}
+	if err != nil {
+		return list, err
+	}
+	sessions, err := d.sessions.List(ctx, id)
+	for _, s := range sessions {
+		add("device", "device", s.ID, map[string]any{"network": s.Network, "agent": s.Agent})
+		s.Network, s.Agent = "", ""
+		add("security", "session", s.ID, s)
+	}
+	for _, k := range q.Passkeys {
+		add("security", "passkey", k.ID, k)
+	}
+	if p.TOTP != nil {
+		add("security", "authenticator", id, map[string]any{"created": p.TOTP.Created})
+	}
+	return list, err
 }
 
 // Remove destroys everything about a person: sessions, links, memberships, messages that wait, invitations from and to them,
@@ -79,7 +80,7 @@ func (d *Directory) Export(ctx context.Context, id string) iter.Seq2[Item, error
 // read. It closes and returns the accounts that nobody takes part in any more. ErrLastOwner says that an account with other
 // members would be without an owner: another has to become one first.
 //
-// A crash in it leaves a note, and the next Open completes it. Removing who is not there is ErrNotFound.
+// A crash or an error in it leaves a note, and the next Open or Remove completes it. Removing who is not there is ErrNotFound.
 func (d *Directory) Remove(ctx context.Context, id string) (orphans []string, err error) {
 	defer func() { d.tell(ctx, "", "person.remove", id, err) }()
 	end, err := d.begin(ctx)
@@ -88,6 +89,9 @@ func (d *Directory) Remove(ctx context.Context, id string) (orphans []string, er
 	}
 	defer end()
 	p, err := d.get(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return d.resume(ctx, id, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -135,6 +139,19 @@ func (d *Directory) Remove(ctx context.Context, id string) (orphans []string, er
 // removal is a note of a removal that is not complete.
 type removal struct {
 	Close []string `json:"close,omitempty"` // accounts
+}
+
+// resume ends a removal that was broken off; without one the error is missing.
+func (d *Directory) resume(ctx context.Context, id string, missing error) ([]string, error) {
+	value, err := d.c.Store.Get(ctx, []byte(removedPrefix+id))
+	if errors.Is(err, state.ErrNotFound) {
+		return nil, missing
+	}
+	var r removal
+	if err := errors.Join(err, json.Unmarshal(value, &r)); err != nil {
+		return nil, fmt.Errorf("read record %s: %w", removedPrefix+id, err)
+	}
+	return r.Close, d.shred(ctx, id, r.Close)
 }
 
 // shred ends a removal: the accounts that nobody is left in, and the key.

@@ -158,3 +158,16 @@ func (p *Party) Check(u User, c Challenge, alone bool, now time.Time, response [
 	}
 	return ErrWrong
 }
+
+// Public is what is known of a passkey, without its key.
+type Public struct {
+	ID      string    `json:"id"` // "pass_" and 16 letters and digits
+	Name    string    `json:"name"`
+	Created time.Time `json:"created"`
+	Used    time.Time `json:"used,omitzero"` // zero: never
+}
+
+// Public is what the passkey's person sees of it.
+func (k *Passkey) Public() Public {
+	return Public{ID: k.ID, Name: k.Name, Created: k.Created, Used: k.Used}
+}

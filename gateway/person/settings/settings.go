@@ -22,8 +22,9 @@ import (
 type Settings struct {
 	Public    *url.URL // where people reach the console; scheme, host and path only, no slash at its end
 	Signup    Signup
-	Service   string // what mails call the service, 1 to 60 characters
-	Language  string // of people who chose none: "en" (default) or "zh"
+	Service   string        // what mails call the service, 1 to 60 characters
+	Language  string        // of people who chose none: "en" (default) or "zh"
+	Deletion  time.Duration // between asking for one and it; default 14d, 1h to 30d, or 0
 	Mail      Mail
 	Sessions  Sessions
 	Passwords Passwords
@@ -112,7 +113,7 @@ func (s *Settings) Same(o *Settings) bool {
 func Read(r *notation.Reader, s *schema.Section, service string) *Settings {
 	sessions, passwords, throttle, tokens := s.One("sessions"), s.One("passwords"), s.One("throttle"), s.One("tokens")
 	a := &Settings{
-		Public: public(r, s), Signup: Signup(s.Word("signup")), Service: s.Text("service"), Language: s.Word("language"),
+		Public: public(r, s), Signup: Signup(s.Word("signup")), Service: s.Text("service"), Language: s.Word("language"), Deletion: s.Span("deletion"),
 		Sessions:  Sessions{Idle: sessions.Span("idle"), Absolute: sessions.Span("absolute"), Recent: sessions.Span("recent"), Most: int(sessions.Count("most"))},
 		Passwords: Passwords{Least: int(passwords.Count("least")), Memory: uint32(passwords.Size("memory") >> 10), Passes: uint32(passwords.Count("passes")), Concurrent: int(passwords.Count("concurrent"))},
 		Throttle:  Throttle{Person: int(throttle.Count("person")), Network: int(throttle.Count("network")), Wait: throttle.Span("wait")},
