@@ -71,6 +71,10 @@ func New(c Config) (*API, error) {
 		"GET /v1/ledger/verify":              a.verify,
 		"GET /v1/audit":                      a.audit,
 		"GET /v1/audit/verify":               a.verifyAudit,
+		"GET /v1/rights":                     a.rights,
+		"GET /v1/rights/key":                 a.rightsKey,
+		"GET /v1/rights/{request}":           a.right,
+		"GET /v1/retention":                  a.retention,
 	} {
 		a.mux.Handle(pattern, a.guard(answer(c.Log, call)))
 	}
@@ -104,6 +108,10 @@ func (a *API) changes() map[string]change {
 		"POST /v1/accounts/{account}/credits":         {"ledger.credit", a.credit},
 		"POST /v1/accounts/{account}/refunds":         {"ledger.refund", a.refund},
 		"POST /v1/vault/rotate":                       {"vault.rotate", a.rotateVault},
+		"POST /v1/rights":                             {"rights.ask", a.askRight},
+		"POST /v1/rights/{request}/cancel":            {"rights.cancel", a.cancelRight},
+		"POST /v1/rights/{request}/decide":            {"rights.decide", a.decideRight},
+		"POST /v1/retention/sweep":                    {"retention.sweep", a.sweep},
 	}
 }
 

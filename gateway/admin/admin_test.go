@@ -92,6 +92,12 @@ route "app" {
 
 func operate(t *testing.T) *operated {
 	t.Helper()
+	return operateOn(t, t.TempDir(), files)
+}
+
+// operateOn runs a gateway in dir on a configuration.
+func operateOn(t *testing.T, dir, text string) *operated {
+	t.Helper()
 	o := &operated{store: &store{}}
 	backend := memory.Backend()
 	open := backend.Open
@@ -99,8 +105,7 @@ func operate(t *testing.T) *operated {
 		o.store.Store, err = open(ctx, dir, arguments, log)
 		return o.store, err
 	}
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "config.hcl"), []byte(files), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "config.hcl"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	backends := []state.Backend{backend}
@@ -183,6 +188,7 @@ var calls = []string{
 	"PATCH /v1/accounts/a/keys/k", "POST /v1/accounts/a/keys/k/rotate", "POST /v1/accounts/a/refunds",
 	"POST /v1/accounts/a/keys", "DELETE /v1/accounts/a/keys/k", "GET /v1/accounts/a/balance", "POST /v1/accounts/a/credits",
 	"GET /v1/accounts/a/entries", "GET /v1/ledger", "GET /v1/ledger/verify", "GET /v1/audit", "GET /v1/audit/verify", "POST /v1/vault/rotate",
+	"GET /v1/rights", "GET /v1/rights/key", "GET /v1/rights/r", "POST /v1/rights", "POST /v1/rights/r/cancel", "POST /v1/rights/r/decide", "GET /v1/retention", "POST /v1/retention/sweep",
 }
 
 // TestGuard: nothing but health is answered without the token, and nothing at all to a browser.

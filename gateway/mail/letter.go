@@ -36,7 +36,8 @@ func Languages() []string { return []string{"en", "zh"} }
 
 // Kinds are the kinds of message there are.
 func Kinds() []string {
-	return []string{"confirm", "registered", "reset", "unregistered", "password", "address", "address_taken", "address_changed", "invitation", "factors", "guesses"}
+	return []string{"confirm", "registered", "reset", "unregistered", "password", "address", "address_taken", "address_changed", "invitation", "factors", "guesses",
+		"export", "deletion", "deleted", "request"}
 }
 
 // write writes a message out in its language.

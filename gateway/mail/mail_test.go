@@ -201,7 +201,7 @@ func TestEveryKindInEveryLanguage(t *testing.T) {
 	subjects := map[string]bool{}
 	for _, language := range Languages() {
 		for _, kind := range Kinds() {
-			m := Message{Kind: kind, To: "ann@example.org", Language: language, Path: "/p", Token: "T", Values: map[string]string{"Hours": "24", "Team": "Lab", "By": "Bob"}}
+			m := Message{Kind: kind, To: "ann@example.org", Language: language, Path: "/p", Token: "T", Values: map[string]string{"Hours": "24", "Team": "Lab", "By": "Bob", "Date": "2026-12-08"}}
 			l, err := o.write(&m, "id", time.Unix(0, 0))
 			if err != nil {
 				t.Errorf("%s %s: %v", language, kind, err)

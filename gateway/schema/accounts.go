@@ -8,6 +8,7 @@ func accountsBlock() Block {
 			{Name: "public", Kind: Text, Required: true, Summary: "URL at which people reach the console, such as `\"https://edge.example.com/console\"`. Links in mails are built from it alone; passkeys belong to its host. `http` only for localhost."},
 			{Name: "signup", Kind: Word, Preset: "invited", Words: []string{"open", "invited", "closed"}, Summary: "Who may become a person: anybody with an e-mail address; who was invited to an account; nobody new."},
 			{Name: "service", Kind: Text, Summary: "What the service is called in mails, in authenticator apps and for passkeys; 1 to 60 characters. The gateway's name unless written."},
+			{Name: "deletion", Kind: Span, Preset: "14d", Min: "1h", Max: "30d", Zero: true, Summary: "Between asking for the deletion of one's account and the deletion. It can be cancelled until then; 0: there is no time for that."},
 			{Name: "language", Kind: Word, Preset: "en", Words: []string{"en", "zh"}, Summary: "Of people who chose none."},
 		},
 		Blocks: []Block{

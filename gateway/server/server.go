@@ -23,16 +23,19 @@ import (
 	"github.com/postern-gateway/postern/gateway/audit"
 	"github.com/postern-gateway/postern/gateway/config"
 	"github.com/postern-gateway/postern/gateway/creation"
+	"github.com/postern-gateway/postern/gateway/holder"
 	"github.com/postern-gateway/postern/gateway/ledger"
 	"github.com/postern-gateway/postern/gateway/ledger/record"
 	"github.com/postern-gateway/postern/gateway/listener"
 	"github.com/postern-gateway/postern/gateway/overload"
 	"github.com/postern-gateway/postern/gateway/plugin"
+	"github.com/postern-gateway/postern/gateway/privacy"
 	"github.com/postern-gateway/postern/gateway/privacy/notice"
 	"github.com/postern-gateway/postern/gateway/provider"
 	"github.com/postern-gateway/postern/gateway/proxy"
 	"github.com/postern-gateway/postern/gateway/reception"
 	"github.com/postern-gateway/postern/gateway/replay"
+	"github.com/postern-gateway/postern/gateway/rights"
 	"github.com/postern-gateway/postern/gateway/state"
 	"github.com/postern-gateway/postern/gateway/telemetry"
 	"github.com/postern-gateway/postern/gateway/upstream"
@@ -132,6 +135,7 @@ func New(ctx context.Context, c Config, cfg *config.Config) (_ *Server, err erro
 		if err := s.storage.People.Start(); err != nil {
 			return nil, err
 		}
+		s.storage.Rights.Start()
 	}
 	s.accessLog.Store(cfg.Telemetry.AccessLog)
 	s.current.Store(first)
@@ -169,6 +173,7 @@ func (s *Server) publish(ctx context.Context, cfg *config.Config) error {
 		list, err = s.Policies().List(ctx)
 	}
 	s.storage.People.Publish(list)
+	s.storage.policy.Store(cfg.Privacy.Report())
 	return err
 }
 
@@ -448,7 +453,9 @@ type Storage struct {
 	Replays   *replay.Store
 	Usage     *usage.Book
 	Creations *creation.Shelf
-	opened    []io.Closer // of these, in the order in which they were opened
+	Rights    *rights.Register               // nil without an accounts block
+	policy    atomic.Pointer[privacy.Report] // of the configuration that is served
+	opened    []io.Closer                    // of these, in the order in which they were opened
 }
 
 // OpenStorage opens the store that cfg names. It gives state.ErrLocked when a running gateway has it.
@@ -511,6 +518,14 @@ func (s *Storage) open(ctx context.Context, b state.Backend, cfg *config.Config,
 			return err
 		}
 		s.opened = append(s.opened, s.People)
+		s.Rights, err = holder.Open(ctx, holder.Config{
+			Store: s.Store, Vault: s.Vault.Drawer("rights"), Desk: s.People, Accounts: s.Accounts, Ledger: s.Ledger, Usage: s.Usage, Creations: s.Creations,
+			Policy: func() any { return s.policy.Load() }, Audit: s.Audit, Settings: cfg.Accounts, Log: log,
+		})
+		if err != nil {
+			return err
+		}
+		s.opened = append(s.opened, s.Rights)
 	}
 	return s.agree(ctx)
 }

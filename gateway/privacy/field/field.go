@@ -83,6 +83,8 @@ func All() []Field {
 		{Name: "person.consents", Class: "account", About: Text{"consents given and withdrawn, and when", "同意与撤回同意的记录"}, Feature: People, Records: []string{"person.private.Consents"}},
 		{Name: "person.mail", Class: "account", About: Text{"messages to a person that wait to be sent", "等待发送的邮件"}, Feature: People,
 			Records: []string{"mail.record.*", "mail.Message.*"}},
+		{Name: "person.requests", Class: "account", About: Text{"requests about one's own data, and the archive made for one", "就本人数据提出的申请及为此生成的数据包"}, Feature: People,
+			Records: []string{"rights.Request.*"}},
 		{Name: "attribute.other", Class: "account", About: Text{"what a policy found out about a caller, such as a claim of a signed token", "策略得出的调用者信息，例如签名令牌中的声明"},
 			Attributes: []string{"attribute"}},
 
@@ -199,7 +201,7 @@ func Impersonal() Plain {
 			"openai-beta", "anthropic-version", "anthropic-beta", "traceparent", "x-forwarded-proto", "x-forwarded-host", "content-digest", "postern-keep",
 		},
 		Labels:  []string{"listener", "route", "protocol", "status", "code", "upstream", "plugin", "phase", "kind", "meter", "outcome", "model", "unit", "estimated", "reason", "result", "version", "state", "priority", "tried"},
-		Records: []string{"ledger/record.Head.*", "ledger/record.Floor.*", "ledger/record.Entry.Seq", "ledger/record.Marker.Seq", "ledger/record.Keyed.Seq", "privacy/notice.Edition.*", "person.removal.*", "audit.head.*"},
+		Records: []string{"ledger/record.Head.*", "ledger/record.Floor.*", "ledger/record.Entry.Seq", "ledger/record.Marker.Seq", "ledger/record.Keyed.Seq", "privacy/notice.Edition.*", "person.removal.*", "audit.head.*", "rights.Swept.*"},
 	}
 }
 
@@ -216,6 +218,7 @@ func Stored() map[string]string {
 		"mail/q": "mail.record",
 		"replay": "replay.record",
 		"usage":  "", "usage/a": "", "usage/d": "usage.Sum", "usage/f": "", "usage/g": "", "usage/h": "usage.Sum", "usage/m": "", "usage/r": "usage.Record", "usage/s": "",
+		"rights/r": "rights.Request", "rights/p": "", "rights/o": "", "rights/a": "", "rights/key": "", "rights/swept": "rights.Swept",
 		"privacy": "privacy/notice.Edition",
 		"audit":   "", "audit/begun": "audit.Entry", "audit/chain": "audit.head", "audit/entry": "audit.Entry",
 	}
