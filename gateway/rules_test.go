@@ -27,7 +27,7 @@ var layers = [][]string{
 	{"gateway/console", "gateway/operator"},
 	{"gateway/admin", "gateway/project", "sdk/plugintest", "plugins/redact/placeholder"},
 	{"gateway/server", "gateway/fleet", "gateway/project/trial", "plugins/redact/detect"},
-	{"gateway/policy", "gateway/holder", "gateway/explain", "gateway/project/world", "gateway/proxy", "gateway/plugin/abi1", "gateway/plugin/proxywasm"},
+	{"gateway/policy", "gateway/holder", "gateway/opendsr", "gateway/explain", "gateway/project/world", "gateway/proxy", "gateway/plugin/abi1", "gateway/plugin/proxywasm"},
 	{"gateway/reception"},
 	{"gateway/upstream", "gateway/plugin", "gateway/fetch", "gateway/ledger", "gateway/replay", "gateway/usage", "gateway/creation", "gateway/account", "gateway/person", "gateway/rights", "gateway/listener", "gateway/console/openapi", "gateway/console/history"},
 	{"gateway/plugin/code", "gateway/plugin/shared", "gateway/desync", "gateway/person/session", "gateway/person/team"},

@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/postern-gateway/postern/gateway/exchange"
+	"github.com/postern-gateway/postern/gateway/opendsr"
 	"github.com/postern-gateway/postern/gateway/server"
 	"github.com/postern-gateway/postern/gateway/telemetry"
 )
@@ -75,6 +76,8 @@ func New(c Config) (*API, error) {
 		"GET /v1/rights/key":                 a.rightsKey,
 		"GET /v1/rights/{request}":           a.right,
 		"GET /v1/retention":                  a.retention,
+		"GET /v1/opendsr/discovery":          a.opendsrDiscovery,
+		"GET /v1/opendsr/requests/{outside}": a.opendsrStatus,
 	} {
 		a.mux.Handle(pattern, a.guard(answer(c.Log, call)))
 	}
@@ -112,6 +115,8 @@ func (a *API) changes() map[string]change {
 		"POST /v1/rights/{request}/cancel":            {"rights.cancel", a.cancelRight},
 		"POST /v1/rights/{request}/decide":            {"rights.decide", a.decideRight},
 		"POST /v1/retention/sweep":                    {"retention.sweep", a.sweep},
+		"POST /v1/opendsr/requests":                   {"rights.ask", a.opendsrAsk},
+		"DELETE /v1/opendsr/requests/{outside}":       {"rights.cancel", a.opendsrCancel},
 	}
 }
 
@@ -206,7 +211,11 @@ func answer(log *slog.Logger, call func(*http.Request) (any, error)) http.Handle
 		no := refusalOf(err)
 		switch {
 		case err == nil:
-			write(w, http.StatusOK, result)
+			status := http.StatusOK
+			if _, ok := result.(*opendsr.Received); ok {
+				status = http.StatusCreated // OpenDSR section 7.3
+			}
+			write(w, status, result)
 		case no != nil:
 			if no.code == "unavailable" {
 				w.Header().Set("Retry-After", "5")

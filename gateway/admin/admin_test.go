@@ -189,6 +189,7 @@ var calls = []string{
 	"POST /v1/accounts/a/keys", "DELETE /v1/accounts/a/keys/k", "GET /v1/accounts/a/balance", "POST /v1/accounts/a/credits",
 	"GET /v1/accounts/a/entries", "GET /v1/ledger", "GET /v1/ledger/verify", "GET /v1/audit", "GET /v1/audit/verify", "POST /v1/vault/rotate",
 	"GET /v1/rights", "GET /v1/rights/key", "GET /v1/rights/r", "POST /v1/rights", "POST /v1/rights/r/cancel", "POST /v1/rights/r/decide", "GET /v1/retention", "POST /v1/retention/sweep",
+	"GET /v1/opendsr/discovery", "GET /v1/opendsr/requests/r", "POST /v1/opendsr/requests", "DELETE /v1/opendsr/requests/r",
 }
 
 // TestGuard: nothing but health is answered without the token, and nothing at all to a browser.

@@ -39,6 +39,7 @@ func refusedRight(err error) error {
 	}{
 		{rights.ErrNotFound, http.StatusNotFound, "not_found", "There is no such request."},
 		{rights.ErrNobody, http.StatusNotFound, "not_found", "There is no such person."},
+		{person.ErrInvalid, http.StatusNotFound, "not_found", "There is no such person."}, // no address at all
 		{person.ErrNotFound, http.StatusNotFound, "not_found", "There is no such person."},
 		{rights.ErrOpen, http.StatusConflict, "open", "This person has an open request of this kind."},
 		{rights.ErrOver, http.StatusConflict, "over", "The request is over, or has gone too far for that."},
@@ -151,7 +152,11 @@ func (a *API) cancelRight(r *http.Request) (any, error) {
 	q, err := reg.Find(r.Context(), id)
 	if err == nil {
 		detail(r, "request", q.ID)
-		q, err = reg.Cancel(r.Context(), q.Person, id)
+		if q.Person == "" { // deleted
+			err = rights.ErrOver
+		} else {
+			q, err = reg.Cancel(r.Context(), q.Person, id)
+		}
 	}
 	if err != nil {
 		return nil, refusedRight(err)

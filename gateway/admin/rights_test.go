@@ -2,13 +2,16 @@ package admin
 
 import (
 	"bytes"
+	"encoding/base64"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/postern-gateway/postern/gateway/opendsr"
 	"github.com/postern-gateway/postern/gateway/person"
 	"github.com/postern-gateway/postern/gateway/rights"
 )
@@ -102,6 +105,47 @@ accounts {
 	if o.expect(t, 200, "GET", "/v1/rights?state=all", "", &page); len(page.Requests) != 2 {
 		t.Errorf("%+v", page)
 	}
+	const id = "a7551968-d5d6-44b2-9831-815ac9017798"
+	dsr := func(edit ...string) string {
+		return strings.NewReplacer(edit...).Replace(`{"regulation":"gdpr","subject_request_id":"` + id + `","subject_request_type":"erasure","submitted_time":"2026-11-24T15:00:00Z",
+			"subject_identities":[{"identity_type":"email","identity_value":"ann@example.org","identity_format":"raw"}],"api_version":"2.0"}`)
+	}
+	for name, body := range map[string]string{
+		"regulation": dsr("gdpr", "lgpd"), "id": dsr(id, "7"), "id in capitals": dsr(id, strings.ToUpper(id)), "kind": dsr("erasure", "else"), "time": dsr("2026-11-24T", "yesterday"),
+		"format": dsr("raw", "sha256"), "identity": dsr(`"email"`, `"ios_vendor_id"`), "nobody named": dsr(`{"identity_type":"email","identity_value":"ann@example.org","identity_format":"raw"}`, ""),
+		"callback":   dsr(`"api_version":"2.0"`, `"status_callback_urls":["https://elsewhere.example"]`),
+		"two people": dsr(`[{`, `[{"identity_type":"controller_customer_id","identity_value":"pers_other","identity_format":"raw"},{`),
+	} {
+		if w := o.do(t, "POST", "/v1/opendsr/requests", body); w.Code != 400 {
+			t.Errorf("%s: %d %s", name, w.Code, w.Body)
+		}
+	}
+	for _, address := range []string{"nobody@example.org", "no address", "@", strings.Repeat("x", 1000) + "@example.org"} {
+		problemIn(t, o.do(t, "POST", "/v1/opendsr/requests", dsr("ann@example.org", address)), 404, "not_found")
+		problemIn(t, o.do(t, "POST", "/v1/rights", `{"kind":"export","email":"`+address+`"}`), 404, "not_found")
+	}
+	var known opendsr.Discovery
+	if o.expect(t, 200, "GET", "/v1/opendsr/discovery", "", &known); known.Version != "2.0" || len(known.Types) != 3 {
+		t.Errorf("%+v", known)
+	}
+	problemIn(t, o.do(t, "GET", "/v1/opendsr/requests/"+id, ""), 404, "not_found")
+	var received opendsr.Received
+	o.expect(t, 201, "POST", "/v1/opendsr/requests", dsr(), &received)
+	if sent, err := base64.StdEncoding.DecodeString(received.EncodedRequest); err != nil || string(sent) != dsr() || received.ID != id || received.Expected.Sub(received.Received) != 14*24*time.Hour {
+		t.Errorf("%+v, %v", received, err)
+	}
+	problemIn(t, o.do(t, "POST", "/v1/opendsr/requests", dsr()), 409, "open")
+	var status opendsr.Status
+	if o.expect(t, 200, "GET", "/v1/opendsr/requests/"+id, "", &status); status.Status != "pending" || status.ID != id {
+		t.Errorf("%+v", status)
+	}
+	if c, err := rights.Verify(key, status.Receipt); err != nil || c.Kind != rights.Deletion {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if o.expect(t, 200, "DELETE", "/v1/opendsr/requests/"+id, "", &status); status.Status != "cancelled" {
+		t.Errorf("%+v", status)
+	}
+	problemIn(t, o.do(t, "DELETE", "/v1/opendsr/requests/"+id, ""), 409, "over")
 	var swept, last rights.Swept
 	o.expect(t, 200, "POST", "/v1/retention/sweep", "", &swept)
 	if o.expect(t, 200, "GET", "/v1/retention", "", &last); last.Time.IsZero() || last.Time.Before(swept.Time) {

@@ -172,6 +172,7 @@ const (
 	requestPrefix = "rights/r/" // + id
 	personPrefix  = "rights/p/" // + person + / + id
 	openPrefix    = "rights/o/" // + id, while it is open
+	outsidePrefix = "rights/e/" // + what a request is called elsewhere; the id
 	archivePrefix = "rights/a/" // + id + / + number, 8 digits
 	signingKey    = "rights/key"
 	sweptKey      = "rights/swept"
@@ -226,7 +227,8 @@ func (r *Register) Close() error {
 func (r *Register) now() time.Time { return r.c.Now().UTC().Truncate(time.Second) }
 
 // Ask makes a request for a person. text is what should be corrected, and empty for other kinds; outside is what the request
-// is called elsewhere, or empty. ErrOpen, with the request, where one of the kind is open.
+// is called elsewhere, at most 100 octets, or empty. ErrOpen, with the request, where one of the kind is open, or where there
+// is one that is called so.
 func (r *Register) Ask(ctx context.Context, person string, kind Kind, text, outside string) (q Request, err error) {
 	defer func() { r.tell(ctx, person, "rights."+string(kind), cmp.Or(q.ID, person), err) }()
 	if !slices.Contains([]Kind{Export, Deletion, Correction, Restriction}, kind) {
@@ -246,6 +248,11 @@ func (r *Register) Ask(ctx context.Context, person string, kind Kind, text, outs
 	to, err := r.c.People.Contact(ctx, person)
 	if err != nil {
 		return q, err
+	}
+	if outside != "" {
+		if q, err := r.Outside(ctx, outside); !errors.Is(err, ErrNotFound) {
+			return q, cmp.Or(err, ErrOpen)
+		}
 	}
 	list, err := r.List(ctx, person)
 	if err != nil {
@@ -364,6 +371,9 @@ func (r *Register) put(ctx context.Context, q Request, letters ...mail.Message) 
 			b.PutTTL([]byte(personPrefix+q.Person+"/"+q.ID), []byte{1}, r.c.Keep)
 		}
 	}
+	if q.Outside != "" {
+		b.PutTTL([]byte(outsidePrefix+q.Outside), []byte(q.ID), map[bool]time.Duration{false: r.c.Keep}[q.State.Open()])
+	}
 	if len(letters) > 0 {
 		err = r.c.Mail.Post(ctx, b, letters...)
 	} else {
@@ -384,8 +394,23 @@ func (r *Register) Get(ctx context.Context, person, id string) (Request, error) 
 	return q, err
 }
 
-// Find returns a request, for operators.
-func (r *Register) Find(ctx context.Context, id string) (q Request, err error) {
+// Outside returns a request by what it is called elsewhere, for operators.
+func (r *Register) Outside(ctx context.Context, name string) (Request, error) {
+	if name == "" || len(name) > 100 {
+		return Request{}, ErrNotFound
+	}
+	id, err := r.c.Store.Get(ctx, []byte(outsidePrefix+name))
+	if errors.Is(err, state.ErrNotFound) {
+		return Request{}, ErrNotFound
+	}
+	if err != nil {
+		return Request{}, fmt.Errorf("read request: %w", err)
+	}
+	return r.Find(ctx, string(id))
+}
+
+// load reads a request, with its text as it is sealed.
+func (r *Register) load(ctx context.Context, id string) (q Request, err error) {
 	if len(id) > 100 {
 		return q, ErrNotFound
 	}
@@ -396,15 +421,23 @@ func (r *Register) Find(ctx context.Context, id string) (q Request, err error) {
 	if err == nil {
 		err = json.Unmarshal(value, &q)
 	}
-	if err == nil && q.Sealed != nil {
-		var plain []byte
-		plain, err = r.c.Vault.Open(ctx, q.Person, q.ID, q.Sealed)
-		q.Text = string(plain)
-	}
 	if err != nil {
 		return Request{}, fmt.Errorf("read request %s: %w", id, err)
 	}
 	return q, nil
+}
+
+// Find returns a request, for operators.
+func (r *Register) Find(ctx context.Context, id string) (Request, error) {
+	q, err := r.load(ctx, id)
+	if err == nil && q.Sealed != nil {
+		var plain []byte
+		if plain, err = r.c.Vault.Open(ctx, q.Person, q.ID, q.Sealed); err != nil {
+			return Request{}, fmt.Errorf("read request %s: %w", id, err)
+		}
+		q.Text = string(plain)
+	}
+	return q, err
 }
 
 // List returns a person's requests, the newest first.

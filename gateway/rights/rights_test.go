@@ -327,6 +327,39 @@ func TestDeletion(t *testing.T) {
 	}
 }
 
+// TestOutside: a request that was passed on is found by what it is called there, is not made twice, and goes with the person.
+func TestOutside(t *testing.T) {
+	t.Parallel()
+	w, ctx := start(t), t.Context()
+	q, err := w.Ask(ctx, "pers_a", Export, "", "letter-7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, person := range []string{"pers_a", "pers_b"} {
+		if again, err := w.Ask(ctx, person, Deletion, "", "letter-7"); !errors.Is(err, ErrOpen) || again.ID != q.ID {
+			t.Errorf("%s: %+v, %v", person, again, err)
+		}
+	}
+	if got, err := w.Outside(ctx, "letter-7"); err != nil || got.ID != q.ID {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, name := range []string{"", "letter", "letter-77", strings.Repeat("x", 101)} {
+		if _, err := w.Outside(ctx, name); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	w.do()
+	if got, err := w.Outside(ctx, "letter-7"); err != nil || got.State != Completed {
+		t.Errorf("%+v, %v", got, err)
+	}
+	w.ask("pers_a", Deletion, "")
+	w.clock.move(14 * 24 * time.Hour)
+	w.do()
+	if _, err := w.Outside(ctx, "letter-7"); !errors.Is(err, ErrNotFound) || w.lies("letter-7") != nil {
+		t.Errorf("after the deletion: %v", err)
+	}
+}
+
 // A person who was removed before the crash that kept it from being noted, and one who may not go.
 func TestDeletionEnds(t *testing.T) {
 	t.Parallel()

@@ -218,7 +218,7 @@ func Stored() map[string]string {
 		"mail/q": "mail.record",
 		"replay": "replay.record",
 		"usage":  "", "usage/a": "", "usage/d": "usage.Sum", "usage/f": "", "usage/g": "", "usage/h": "usage.Sum", "usage/m": "", "usage/r": "usage.Record", "usage/s": "",
-		"rights/r": "rights.Request", "rights/p": "", "rights/o": "", "rights/a": "", "rights/key": "", "rights/swept": "rights.Swept",
+		"rights/r": "rights.Request", "rights/p": "", "rights/o": "", "rights/e": "", "rights/a": "", "rights/key": "", "rights/swept": "rights.Swept",
 		"privacy": "privacy/notice.Edition",
 		"audit":   "", "audit/begun": "audit.Entry", "audit/chain": "audit.head", "audit/entry": "audit.Entry",
 	}
