@@ -3,6 +3,7 @@ package person
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -145,5 +146,27 @@ func TestRemoveAfterACrash(t *testing.T) {
 			t.Errorf("left: %s", e.Key)
 		}
 		w.join("ann@example.org") // the address is free
+	})
+}
+
+// TestRemoveAgain: a removal that failed half-way is completed by the next call, and only then is there nobody.
+func TestRemoveAgain(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, w *world) {
+		ctx := t.Context()
+		ann := w.join("ann@example.org")
+		id := ann.Session.Person
+		mine := w.account(id)
+		w.keys.stuck = true
+		for range 2 {
+			if _, err := w.Remove(ctx, id); err == nil || errors.Is(err, ErrNotFound) {
+				t.Fatalf("removed, and the key is there: %v", err)
+			}
+		}
+		w.keys.stuck = false
+		if orphans, err := w.Remove(ctx, id); err != nil || !slices.Equal(orphans, []string{mine}) || !w.keys.gone[id] {
+			t.Errorf("left %v, %v", orphans, err)
+		}
+		_, err := w.Remove(ctx, id)
+		w.is(err, ErrNotFound, "once more")
 	})
 }

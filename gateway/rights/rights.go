@@ -25,6 +25,7 @@ import (
 	"github.com/postern-gateway/postern/gateway/audit"
 	"github.com/postern-gateway/postern/gateway/mail"
 	"github.com/postern-gateway/postern/gateway/state"
+	"github.com/postern-gateway/postern/gateway/vault"
 )
 
 // Errors of a Register, beside those of the store and the vault.
@@ -113,7 +114,8 @@ type People interface {
 	Contact(ctx context.Context, person string) (Contact, error)
 	Owned(ctx context.Context, person string) (accounts []string, err error)
 	// Remove destroys everything that is kept about a person and about the accounts nobody is left in, or gives
-	// ErrBlocked and has changed nothing. After any other error it is called again.
+	// ErrBlocked and has changed nothing. After any other error it is called again, and ends what it had begun. It gives
+	// ErrNobody once there is nothing left to do.
 	Remove(ctx context.Context, person string) error
 	// Disable refuses an account's keys and reports whether they were taken before. Enable takes them again.
 	Disable(ctx context.Context, account string) (changed bool, err error)
@@ -432,7 +434,11 @@ func (r *Register) Find(ctx context.Context, id string) (Request, error) {
 	q, err := r.load(ctx, id)
 	if err == nil && q.Sealed != nil {
 		var plain []byte
-		if plain, err = r.c.Vault.Open(ctx, q.Person, q.ID, q.Sealed); err != nil {
+		plain, err = r.c.Vault.Open(ctx, q.Person, q.ID, q.Sealed)
+		if errors.Is(err, vault.ErrShredded) { // the person is being removed, and the request with them
+			err = nil
+		}
+		if err != nil {
 			return Request{}, fmt.Errorf("read request %s: %w", id, err)
 		}
 		q.Text = string(plain)

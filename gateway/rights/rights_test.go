@@ -74,6 +74,7 @@ type crowd struct {
 	off     map[string]bool
 	removed []string
 	fail    error // of the next Remove
+	half    error // of the next Remove, when the person is gone and their key is not
 }
 
 func (c *crowd) Contact(_ context.Context, id string) (Contact, error) {
@@ -88,10 +89,17 @@ func (c *crowd) Remove(ctx context.Context, id string) error {
 		c.fail = nil
 		return err
 	}
+	if slices.Contains(c.removed, id) {
+		return ErrNobody
+	}
 	if err := c.mail.Remove(ctx, id, c.emails[id]); err != nil {
 		return err
 	}
 	delete(c.emails, id)
+	if err := c.half; err != nil {
+		c.half = nil
+		return err
+	}
 	c.removed = append(c.removed, id)
 	return c.vault.Shred(ctx, id)
 }
@@ -360,16 +368,41 @@ func TestOutside(t *testing.T) {
 	}
 }
 
-// A person who was removed before the crash that kept it from being noted, and one who may not go.
+// A person who was removed half-way, one who was removed before the crash that kept it from being noted, and one who may not go.
 func TestDeletionEnds(t *testing.T) {
 	t.Parallel()
 	w, ctx := start(t), t.Context()
+	fix := w.ask("pers_a", Correction, "canary")
 	q := w.ask("pers_a", Deletion, "")
 	w.clock.move(14 * 24 * time.Hour)
-	delete(w.people.emails, "pers_a")
+	w.people.half = errors.New("the disk is full")
+	if err := w.Work(ctx); err == nil {
+		t.Error("an error was not told")
+	}
+	w.is(q.ID, InProgress)
+	w.do()
+	if q = w.is(q.ID, Completed); q.Person != "" || !slices.Equal(w.people.removed, []string{"pers_a"}) {
+		t.Errorf("%+v, removed %q", q, w.people.removed)
+	}
+	if _, err := w.Find(ctx, fix.ID); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the correction: %v", err)
+	}
+
+	w.people.emails["pers_c"] = "cem@example.org"
+	fix, q = w.ask("pers_c", Correction, "canary"), w.ask("pers_c", Deletion, "")
+	w.clock.move(14 * 24 * time.Hour)
+	if err := w.people.Remove(ctx, "pers_c"); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := w.All(ctx, true, "", 10); err != nil || len(list) != 2 {
+		t.Errorf("operators can not list: %+v, %v", list, err)
+	}
 	w.do()
 	if q = w.is(q.ID, Completed); q.Person != "" {
 		t.Errorf("%+v", q)
+	}
+	if _, err := w.Find(ctx, fix.ID); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the correction: %v", err)
 	}
 	q = w.ask("pers_b", Deletion, "")
 	w.clock.move(14 * 24 * time.Hour)

@@ -113,7 +113,7 @@ func (r *Register) remove(ctx context.Context, q Request) error {
 	person := q.Person
 	to, err := r.c.People.Contact(ctx, person)
 	known := err == nil
-	if known {
+	if known || errors.Is(err, ErrNobody) { // who may have been removed half-way
 		err = r.c.People.Remove(ctx, person)
 	}
 	r.change.Lock()
@@ -123,7 +123,7 @@ func (r *Register) remove(ctx context.Context, q Request) error {
 		q.State, q.Reason = Refused, "last_owner"
 		r.tell(ctx, person, "rights.delete", q.ID, err)
 		return r.close(ctx, &q, r.letter("request", person, to, r.now()))
-	case err != nil && !errors.Is(err, ErrNobody): // gone already: a crash came before this was noted
+	case err != nil && !errors.Is(err, ErrNobody): // that they are gone is what was asked for
 		return err
 	}
 	ids, err := r.ids(ctx, personPrefix+person+"/", "", MaxRequests+1)
