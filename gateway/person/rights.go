@@ -62,9 +62,10 @@ func (d *Directory) items(ctx context.Context, id string) (list []Item, err erro
 	}
 	sessions, err := d.sessions.List(ctx, id)
 	for _, s := range sessions {
-		add("device", "device", s.ID, map[string]any{"network": s.Network, "agent": s.Agent})
+		from := map[string]any{"network": s.Network, "agent": s.Agent}
 		s.Network, s.Agent = "", ""
 		add("security", "session", s.ID, s)
+		add("device", "device", s.ID, from)
 	}
 	for _, k := range q.Passkeys {
 		add("security", "passkey", k.ID, k)
