@@ -88,7 +88,7 @@ func (a *API) opendsrStatus(r *http.Request) (any, error) {
 
 func (a *API) opendsr(r *http.Request, reg *rights.Register, q rights.Request) (any, error) {
 	s := opendsr.StatusOf(q)
-	s.Controller = a.actor(r)
+	s.Controller, s.ID = a.actor(r), r.PathValue("outside") // which a completed deletion has forgotten
 	var err error
 	s.Receipt, err = reg.Receipt(q)
 	return s, err

@@ -11,7 +11,6 @@ import (
 // Right is a request about personal data, with its receipt.
 type Right struct {
 	rights.Request
-	Text    string `json:"text,omitempty"`    // of a correction: what should be corrected
 	Receipt string `json:"receipt,omitempty"` // a JSON Web Signature; GET /v1/rights/key verifies it
 }
 
@@ -55,12 +54,10 @@ func refusedRight(err error) error {
 	return err
 }
 
-// signed is a request with its receipt; what the store alone needs is left out.
+// signed is a request with its receipt.
 func signed(r *rights.Register, q rights.Request) (Right, error) {
 	receipt, err := r.Receipt(q)
-	out := Right{Request: q, Text: q.Text, Receipt: receipt}
-	out.Sealed = nil
-	return out, err
+	return Right{Request: q, Receipt: receipt}, err
 }
 
 // rights lists requests: those that are open, or all with state=all; after is the id to go on behind.
@@ -80,8 +77,7 @@ func (a *API) rights(r *http.Request) (any, error) {
 	}
 	page := Rights{Requests: []Right{}}
 	for _, one := range list {
-		one.Sealed = nil
-		page.Requests = append(page.Requests, Right{Request: one, Text: one.Text})
+		page.Requests = append(page.Requests, Right{Request: one})
 		if len(page.Requests) == rights.MaxList {
 			page.Next = one.ID
 		}

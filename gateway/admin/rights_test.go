@@ -80,7 +80,7 @@ accounts {
 	o.expect(t, 200, "POST", "/v1/rights", `{"email":"Ann@example.org","kind":"correction","text":"the name"}`, &fix)
 	o.expect(t, 200, "POST", "/v1/rights", `{"person":"`+in.Session.Person+`","kind":"deletion","outside":"letter-7"}`, &drop)
 	problemIn(t, o.do(t, "POST", "/v1/rights", `{"email":"ann@example.org","kind":"deletion"}`), 409, "open")
-	if fix.Text != "the name" || fix.Sealed != nil || fix.State != rights.Pending || drop.Outside != "letter-7" || drop.Due.Sub(drop.Made) != 14*24*time.Hour {
+	if fix.Text != "the name" || fix.State != rights.Pending || drop.Outside != "letter-7" || drop.Due.Sub(drop.Made) != 14*24*time.Hour {
 		t.Errorf("%+v, %+v", fix, drop)
 	}
 	var page Rights

@@ -103,9 +103,9 @@ func (in *Request) Check() (rights.Kind, error) {
 	return "", errors.New(wrong)
 }
 
-// StatusOf says how a request stands; the caller adds who asks and the receipt.
+// StatusOf says how a request stands; the caller adds who asks, what the request is called there, and the receipt.
 func StatusOf(q rights.Request) Status {
-	s := Status{Expected: Expected(q), ID: q.Outside, Status: string(q.State), Version: Version, Reason: q.Reason}
+	s := Status{Expected: Expected(q), Status: string(q.State), Version: Version, Reason: q.Reason}
 	if q.State == rights.Refused {
 		s.Status = string(rights.Cancelled)
 	}

@@ -10,6 +10,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base32"
 	"encoding/json"
 	"errors"
@@ -87,7 +88,8 @@ type Request struct {
 	Changed time.Time `json:"changed"`
 	Due     time.Time `json:"due,omitzero"`      // a deletion: not before then
 	Reason  string    `json:"reason,omitempty"`  // of a refusal
-	Outside string    `json:"outside,omitempty"` // what the request is called by whoever passed it on
+	Outside string    `json:"outside,omitempty"` // what it is called by whoever passed it on; empty once the person's data are deleted
+	Text    string    `json:"text,omitempty"`    // a correction: what should be corrected, while it is open
 
 	// Of a completed export alone.
 	Size    int64     `json:"size,omitempty"`   // octets of the archive
@@ -95,9 +97,17 @@ type Request struct {
 	Expires time.Time `json:"expires,omitzero"` // it is removed then
 
 	Accounts []string `json:"accounts,omitempty"` // a restriction: those it disabled
+}
 
-	Sealed []byte `json:"sealed,omitempty"` // a correction: what should be corrected
-	Text   string `json:"-"`
+// record is a request as it is stored.
+type record struct {
+	Request        // without what is sealed
+	Sealed  []byte `json:"sealed,omitempty"` // private, under the person's key
+}
+
+// private is what somebody wrote.
+type private struct {
+	Text, Outside, Reason string
 }
 
 // Subject is whose data it is about.
@@ -149,6 +159,7 @@ type File struct {
 type Vault interface {
 	Seal(ctx context.Context, owner, name string, plain []byte) ([]byte, error)
 	Open(ctx context.Context, owner, name string, sealed []byte) ([]byte, error)
+	MAC(ctx context.Context, owner, text string) ([sha256.Size]byte, error)
 }
 
 // Config configures a Register. Store, Vault, People and Mail are required.
@@ -174,7 +185,7 @@ const (
 	requestPrefix = "rights/r/" // + id
 	personPrefix  = "rights/p/" // + person + / + id
 	openPrefix    = "rights/o/" // + id, while it is open
-	outsidePrefix = "rights/e/" // + what a request is called elsewhere; the id
+	outsidePrefix = "rights/e/" // + HMAC of what a request is called elsewhere; the id
 	archivePrefix = "rights/a/" // + id + / + number, 8 digits
 	signingKey    = "rights/key"
 	sweptKey      = "rights/swept"
@@ -269,12 +280,7 @@ func (r *Register) Ask(ctx context.Context, person string, kind Kind, text, outs
 	now := r.now()
 	q = Request{ID: newID(), Person: person, Kind: kind, State: Pending, Made: now, Changed: now, Text: text, Outside: outside}
 	var letters []mail.Message
-	switch kind {
-	case Correction:
-		if q.Sealed, err = r.c.Vault.Seal(ctx, person, q.ID, []byte(text)); err != nil {
-			return Request{}, err
-		}
-	case Deletion:
+	if kind == Deletion {
 		q.Due = now.Add(r.c.Wait)
 		letters = append(letters, r.letter("deletion", person, to, q.Due))
 	}
@@ -351,13 +357,24 @@ func (r *Register) Decide(ctx context.Context, id string, to State, reason strin
 
 // close stores a request that is over. It holds no text any more.
 func (r *Register) close(ctx context.Context, q *Request, letters ...mail.Message) error {
-	q.Changed, q.Sealed, q.Text = r.now(), nil, ""
+	q.Changed, q.Text = r.now(), ""
 	return r.put(ctx, *q, letters...)
 }
 
 // put stores a request, with messages about it.
 func (r *Register) put(ctx context.Context, q Request, letters ...mail.Message) error {
-	text, err := json.Marshal(q)
+	stored := record{Request: q}
+	stored.Text, stored.Outside, stored.Reason = "", "", ""
+	if p := (private{q.Text, q.Outside, q.Reason}); q.Person != "" && p != (private{}) {
+		plain, err := json.Marshal(p)
+		if err == nil {
+			stored.Sealed, err = r.c.Vault.Seal(ctx, q.Person, q.ID, plain)
+		}
+		if err != nil {
+			return fmt.Errorf("seal request: %w", err)
+		}
+	}
+	text, err := json.Marshal(stored)
 	if err != nil {
 		return err
 	}
@@ -374,7 +391,11 @@ func (r *Register) put(ctx context.Context, q Request, letters ...mail.Message) 
 		}
 	}
 	if q.Outside != "" {
-		b.PutTTL([]byte(outsidePrefix+q.Outside), []byte(q.ID), map[bool]time.Duration{false: r.c.Keep}[q.State.Open()])
+		key, err := r.outsideKey(ctx, q.Outside)
+		if err != nil {
+			return err
+		}
+		b.PutTTL(key, []byte(q.ID), r.c.Keep)
 	}
 	if len(letters) > 0 {
 		err = r.c.Mail.Post(ctx, b, letters...)
@@ -401,7 +422,11 @@ func (r *Register) Outside(ctx context.Context, name string) (Request, error) {
 	if name == "" || len(name) > 100 {
 		return Request{}, ErrNotFound
 	}
-	id, err := r.c.Store.Get(ctx, []byte(outsidePrefix+name))
+	key, err := r.outsideKey(ctx, name)
+	if err != nil {
+		return Request{}, err
+	}
+	id, err := r.c.Store.Get(ctx, key)
 	if errors.Is(err, state.ErrNotFound) {
 		return Request{}, ErrNotFound
 	}
@@ -411,39 +436,41 @@ func (r *Register) Outside(ctx context.Context, name string) (Request, error) {
 	return r.Find(ctx, string(id))
 }
 
-// load reads a request, with its text as it is sealed.
-func (r *Register) load(ctx context.Context, id string) (q Request, err error) {
+// outsideKey is where the id of a request stands that is called so elsewhere.
+func (r *Register) outsideKey(ctx context.Context, name string) ([]byte, error) {
+	sum, err := r.c.Vault.MAC(ctx, "gateway", name)
+	return append([]byte(outsidePrefix), sum[:]...), err
+}
+
+// Find returns a request, for operators.
+func (r *Register) Find(ctx context.Context, id string) (Request, error) {
 	if len(id) > 100 {
-		return q, ErrNotFound
+		return Request{}, ErrNotFound
 	}
 	value, err := r.c.Store.Get(ctx, []byte(requestPrefix+id))
 	if errors.Is(err, state.ErrNotFound) {
-		return q, ErrNotFound
+		return Request{}, ErrNotFound
 	}
+	var stored record
 	if err == nil {
-		err = json.Unmarshal(value, &q)
+		err = json.Unmarshal(value, &stored)
+	}
+	q := stored.Request
+	if err == nil && stored.Sealed != nil {
+		var plain []byte
+		var p private
+		if plain, err = r.c.Vault.Open(ctx, q.Person, q.ID, stored.Sealed); err == nil {
+			err = json.Unmarshal(plain, &p)
+		}
+		if errors.Is(err, vault.ErrShredded) { // the person is being removed, and the request with them
+			err = nil
+		}
+		q.Text, q.Outside, q.Reason = p.Text, p.Outside, p.Reason
 	}
 	if err != nil {
 		return Request{}, fmt.Errorf("read request %s: %w", id, err)
 	}
 	return q, nil
-}
-
-// Find returns a request, for operators.
-func (r *Register) Find(ctx context.Context, id string) (Request, error) {
-	q, err := r.load(ctx, id)
-	if err == nil && q.Sealed != nil {
-		var plain []byte
-		plain, err = r.c.Vault.Open(ctx, q.Person, q.ID, q.Sealed)
-		if errors.Is(err, vault.ErrShredded) { // the person is being removed, and the request with them
-			err = nil
-		}
-		if err != nil {
-			return Request{}, fmt.Errorf("read request %s: %w", id, err)
-		}
-		q.Text = string(plain)
-	}
-	return q, err
 }
 
 // List returns a person's requests, the newest first.

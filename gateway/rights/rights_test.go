@@ -348,8 +348,8 @@ func TestOutside(t *testing.T) {
 			t.Errorf("%s: %+v, %v", person, again, err)
 		}
 	}
-	if got, err := w.Outside(ctx, "letter-7"); err != nil || got.ID != q.ID {
-		t.Errorf("%+v, %v", got, err)
+	if got, err := w.Outside(ctx, "letter-7"); err != nil || got.ID != q.ID || got.Outside != "letter-7" || w.lies("letter-7") != nil {
+		t.Errorf("%+v, %v, or it lies open", got, err)
 	}
 	for _, name := range []string{"", "letter", "letter-77", strings.Repeat("x", 101)} {
 		if _, err := w.Outside(ctx, name); !errors.Is(err, ErrNotFound) {
@@ -363,8 +363,18 @@ func TestOutside(t *testing.T) {
 	w.ask("pers_a", Deletion, "")
 	w.clock.move(14 * 24 * time.Hour)
 	w.do()
-	if _, err := w.Outside(ctx, "letter-7"); !errors.Is(err, ErrNotFound) || w.lies("letter-7") != nil {
+	if _, err := w.Outside(ctx, "letter-7"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("after the deletion: %v", err)
+	}
+
+	q, err = w.Ask(ctx, "pers_b", Deletion, "", "letter-8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.clock.move(14 * 24 * time.Hour)
+	w.do()
+	if got, err := w.Outside(ctx, "letter-8"); err != nil || got.ID != q.ID || got.State != Completed || got.Person != "" {
+		t.Errorf("a deletion that is completed: %+v, %v", got, err)
 	}
 }
 
@@ -462,7 +472,7 @@ func TestCorrection(t *testing.T) {
 			t.Errorf("%s %.10q: %v", c.to, c.reason, err)
 		}
 	}
-	if got, err := w.Decide(ctx, q.ID, Refused, "the law says so"); err != nil || got.State != Refused || got.Sealed != nil {
+	if got, err := w.Decide(ctx, q.ID, Refused, "the law says so"); err != nil || got.State != Refused || w.lies("the law") != nil {
 		t.Errorf("%+v, %v", got, err)
 	}
 	if _, err := w.Decide(ctx, q.ID, Completed, ""); !errors.Is(err, ErrOver) {

@@ -134,9 +134,6 @@ func (r *Register) remove(ctx context.Context, q Request) error {
 	for _, id := range ids {
 		b.Delete([]byte(personPrefix + person + "/" + id))
 		if id != q.ID {
-			if other, err := r.load(ctx, id); err == nil && other.Outside != "" {
-				b.Delete([]byte(outsidePrefix + other.Outside))
-			}
 			b.Delete([]byte(requestPrefix + id))
 			b.Delete([]byte(openPrefix + id))
 			if err := r.discard(ctx, id); err != nil {

@@ -84,7 +84,7 @@ func All() []Field {
 		{Name: "person.mail", Class: "account", About: Text{"messages to a person that wait to be sent", "等待发送的邮件"}, Feature: People,
 			Records: []string{"mail.record.*", "mail.Message.*"}},
 		{Name: "person.requests", Class: "account", About: Text{"requests about one's own data, and the archive made for one", "就本人数据提出的申请及为此生成的数据包"}, Feature: People,
-			Records: []string{"rights.Request.*"}},
+			Records: []string{"rights.Request.*", "rights.record.*"}},
 		{Name: "attribute.other", Class: "account", About: Text{"what a policy found out about a caller, such as a claim of a signed token", "策略得出的调用者信息，例如签名令牌中的声明"},
 			Attributes: []string{"attribute"}},
 
@@ -218,7 +218,7 @@ func Stored() map[string]string {
 		"mail/q": "mail.record",
 		"replay": "replay.record",
 		"usage":  "", "usage/a": "", "usage/d": "usage.Sum", "usage/f": "", "usage/g": "", "usage/h": "usage.Sum", "usage/m": "", "usage/r": "usage.Record", "usage/s": "",
-		"rights/r": "rights.Request", "rights/p": "", "rights/o": "", "rights/e": "", "rights/a": "", "rights/key": "", "rights/swept": "rights.Swept",
+		"rights/r": "rights.record", "rights/p": "", "rights/o": "", "rights/e": "", "rights/a": "", "rights/key": "", "rights/swept": "rights.Swept",
 		"privacy": "privacy/notice.Edition",
 		"audit":   "", "audit/begun": "audit.Entry", "audit/chain": "audit.head", "audit/entry": "audit.Entry",
 	}
